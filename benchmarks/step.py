@@ -1,0 +1,256 @@
+"""One step of our transformers beside other writings of the same network, in one process, one after the other.
+
+    python benchmarks/step.py [--size tiny|small|S] [--dtype fp32|bf16] [--runs 5] [--device cpu]
+
+ours       dit_factorized and dit_joint, wired as the builder does, attention=auto
+textbook   benchmarks/textbook.py, written from the papers
+diffusers  LatteTransformer3DModel (factorized, without text); left out when diffusers is not installed
+
+Every round measures every network once, so that a busy machine is busy for all; the medians of the rounds are
+compared. Peak memory: of one training step, in a fresh process on a CPU, by torch's counter on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import platform
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from textbook import Textbook  # noqa: E402
+
+import zoo  # noqa: E402, F401
+from vidiff.lazy import prepare_torchvision  # noqa: E402
+from vidiff.registry import build  # noqa: E402
+from vidiff.types import Cond, CondSpec, Grid  # noqa: E402
+
+SIZES = {  # dim, depth, heads, frames, side of the latent, patch, batch
+    "tiny": (96, 4, 3, 4, 16, 2, 2),
+    "small": (192, 6, 3, 8, 16, 2, 2),
+    "S": (384, 12, 6, 16, 32, 2, 1),
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CHANNELS = 4
+
+Step = Callable[[Tensor, Tensor], Tensor]
+
+
+class Ours(nn.Module):
+    """A backbone of the zoo with its patches, taking and giving latents."""
+
+    def __init__(self, name: str, size: str):
+        super().__init__()
+        dim, depth, heads, frames, side, patch, _ = SIZES[size]
+        self.tokenizer = build("tokenizer", {"name": "frame_patch", "size": patch})
+        grid = Grid(*self.tokenizer.latent_shape((CHANNELS, frames, side, side)))
+        self.net = build(
+            "backbone", {"name": name, "dim": dim, "depth": depth, "num_heads": heads, "activation": "gelu_tanh"},
+            grid=grid, out_channels=grid.c, cond=CondSpec(), attention=build("attention", "auto"),
+            positions=partial(build, "positions", "sincos"),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x (B,C,F,H,W), t steps (B,) -> (B,C,F,H,W)."""
+        return self.tokenizer.decode(self.net(self.tokenizer.encode(x), t / 1000, Cond()))
+
+
+class Diffusers(nn.Module):
+    """LatteTransformer3DModel without text."""
+
+    def __init__(self, size: str):
+        super().__init__()
+        prepare_torchvision()
+        from diffusers import LatteTransformer3DModel
+
+        dim, depth, heads, frames, side, patch, _ = SIZES[size]
+        self.dim = dim
+        self.net = LatteTransformer3DModel(
+            num_attention_heads=heads, attention_head_dim=dim // heads, in_channels=CHANNELS, out_channels=CHANNELS,
+            num_layers=depth // 2, sample_size=side, patch_size=patch, video_length=frames,
+            activation_fn="gelu-approximate", num_embeds_ada_norm=1000, norm_type="ada_norm_single",
+            norm_elementwise_affine=False, norm_eps=1e-6, attention_bias=True, caption_channels=dim,
+            cross_attention_dim=None,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x (B,C,F,H,W), t steps (B,) -> (B,C,F,H,W)."""
+        nothing = torch.zeros(len(x), 1, self.dim, device=x.device, dtype=x.dtype)  # asked for, and read by no block
+        return self.net(x, timestep=t, encoder_hidden_states=nothing, enable_temporal_attentions=True).sample
+
+
+def networks(size: str) -> dict[str, Callable[[], nn.Module]]:
+    """name -> maker, in the order of the table."""
+    dim, depth, heads, _, _, patch, _ = SIZES[size]
+    write = partial(Textbook, CHANNELS, CHANNELS, patch, dim, depth, heads)
+    made: dict[str, Callable[[], nn.Module]] = {
+        "dit_factorized": partial(Ours, "dit_factorized", size),
+        "textbook factorized": partial(write, factorized=True),
+        "dit_joint": partial(Ours, "dit_joint", size),
+        "textbook joint": partial(write, factorized=False),
+    }
+    if importlib.util.find_spec("diffusers"):
+        made["diffusers Latte"] = partial(Diffusers, size)
+    return made
+
+
+RIVALS = {
+    "dit_factorized": ("textbook factorized", "diffusers Latte"),
+    "dit_joint": ("textbook joint",),
+}
+
+
+def inputs(size: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A batch of latents and its times."""
+    _, _, _, frames, side, _, batch = SIZES[size]
+    x = torch.randn(batch, CHANNELS, frames, side, side, generator=torch.Generator().manual_seed(0))
+    return x.to(device, dtype), torch.full((batch,), 500.0, device=device)
+
+
+def forward(net: nn.Module, x: Tensor, t: Tensor) -> None:
+    """Without gradients."""
+    with torch.no_grad():
+        net(x, t)
+
+
+def training(net: nn.Module, x: Tensor, t: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Forward, backward, AdamW."""
+    optimizer.zero_grad()
+    net(x, t).float().square().mean().backward()
+    optimizer.step()
+
+
+def clock(step: Callable[[], None], device: torch.device) -> float:
+    """Seconds of one call."""
+    began = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def prepared(name: str, size: str, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A network in its precision and the optimizer that all share."""
+    torch.manual_seed(0)
+    net = networks(size)[name]().to(device, dtype).train()
+    used = [p for p in net.parameters() if p.requires_grad]
+    return net, torch.optim.AdamW(used, lr=1e-4, fused=True)
+
+
+def peak_mib(name: str, size: str, device: torch.device, dtype: torch.dtype) -> float:
+    """Peak memory of two training steps, above what the process held before."""
+    if device.type == "cpu" and not sys.platform.startswith("linux"):
+        return float("nan")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        net, optimizer = prepared(name, size, device, dtype)
+        for _ in range(2):
+            training(net, *inputs(size, device, dtype), optimizer)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_here, (name, size, str(device), dtype, torch.get_num_threads()))
+
+
+def _peak_here(name: str, size: str, device: str, dtype: torch.dtype, threads: int) -> float:
+    torch.set_num_threads(threads)
+    net, optimizer = prepared(name, size, torch.device(device), dtype)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of starting up
+    before = _resident("VmRSS")
+    for _ in range(2):
+        training(net, *inputs(size, torch.device(device), dtype), optimizer)
+    return _resident("VmHWM") - before
+
+
+def _resident(key: str) -> float:
+    """A line of /proc/self/status in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+
+
+def measure(
+    size: str, device: torch.device, dtype: torch.dtype, runs: int, memory: bool, only: str = ""
+) -> dict[str, dict[str, float]]:
+    """name -> parameters, forward_s, training_s, peak_mib."""
+    batch, found, times = inputs(size, device, dtype), {}, {}
+    words = only.lower().split(",")
+    names = [name for name in networks(size) if any(word in name.lower() for word in words)]
+    nets = {name: prepared(name, size, device, dtype) for name in names}
+    for round_ in range(runs + 1):
+        for name, (net, optimizer) in nets.items():
+            pair = (
+                clock(partial(forward, net, *batch), device),
+                clock(partial(training, net, *batch, optimizer), device),
+            )
+            if round_:  # the first warms up
+                times.setdefault(name, []).append(pair)
+    for name, (net, _) in nets.items():
+        found[name] = {
+            "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+            "forward_s": median(f for f, _ in times[name]),
+            "training_s": median(t for _, t in times[name]),
+        }
+    del nets
+    for name in found:
+        found[name]["peak_mib"] = peak_mib(name, size, device, dtype) if memory else float("nan")
+    return found
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """What was measured, and the ratios other / ours: above 1 ours is faster, or smaller."""
+    lines = [f"{'network':<22} {'parameters':>12} {'forward s':>10} {'training s':>11} {'peak MiB':>9}"]
+    for name, row in found.items():
+        lines.append(
+            f"{name:<22} {row['parameters']:>12,} {row['forward_s']:>10.4f} {row['training_s']:>11.4f} "
+            f"{row['peak_mib']:>9.0f}"
+        )
+    lines.append("")
+    for ours, rivals in RIVALS.items():
+        for rival in rivals:
+            if rival in found and ours in found:
+                ratios = [found[rival][k] / found[ours][k] for k in ("forward_s", "training_s", "peak_mib")]
+                lines.append(
+                    f"{rival} / {ours}: forward {ratios[0]:.2f}x, training {ratios[1]:.2f}x, memory {ratios[2]:.2f}x"
+                )
+    if not importlib.util.find_spec("diffusers"):
+        lines.append('diffusers is not installed, so LatteTransformer3DModel is left out. pip install -e ".[hub]"')
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="rounds after one that warms up (5)")
+    parser.add_argument("--no-memory", action="store_true", help="skip the fresh processes that measure memory")
+    parser.add_argument(
+        "--only", default="", metavar="WORDS", help="networks with one of these words: factorized,latte"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers")
+    said = parser.parse_args()
+    device = torch.device(said.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    print(f"size {said.size} {SIZES[said.size]}, {said.dtype}, {name}, {threads}")
+    found = measure(said.size, device, DTYPES[said.dtype], said.runs, not said.no_memory, said.only)
+    print(table(found))
+    if said.json:
+        Path(said.json).write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The checks that users run: every component of the zoo keeps them, and planted bugs are caught by the named one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import zoo  # noqa: F401
+from vidiff.checks import CHECKS, judge
+from vidiff.commands import check
+from vidiff.diffusion.estimate import Estimate
+from vidiff.registry import GUIDANCE, KINDS, TOKENIZERS, Component
+from vidiff.types import Count
+
+NEED_FILES = {"moving_mnist", "video_folder"}
+EVERYTHING = [
+    (kind, name, function)
+    for kind, functions in CHECKS.items()
+    for name in KINDS[kind].names()
+    if name not in NEED_FILES
+    for function in functions
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "function"), EVERYTHING, ids=lambda v: v if isinstance(v, str) else v.__name__
+)
+def test_the_zoo_keeps_its_promises(kind, name, function):
+    finding = judge(function, KINDS[kind][name])
+    assert finding.outcome != "broken", finding.words
+
+
+def test_every_check_says_what_is_wrong():
+    for kind, functions in CHECKS.items():
+        for function in functions:
+            assert len(function.__doc__ or "") > 40 and function.__doc__.strip().endswith("."), (kind, function)
+
+
+# ---- planted bugs ----
+
+
+class Network(nn.Module):
+    """A small network that keeps every promise; the planted ones each break one."""
+
+    uses = frozenset({"vector"})
+    zero_init = True
+    scale = 1000.0
+
+    def __init__(self, dim: Count = 24, *, grid, out_channels, cond, attention, positions):
+        super().__init__()
+        self.enter, self.leave = nn.Linear(grid.c, dim), nn.Linear(dim, out_channels)
+        self.place = positions(dim=dim, head_dim=dim, grid=grid, axes="thw")
+        self.time = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.told = nn.Linear(cond.vector, dim)
+        self.blocks = nn.ModuleList([nn.Linear(dim, dim)])
+        self.attention = attention
+        self.reset()
+
+    def reset(self):
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def check(self, grid):
+        pass
+
+    def sinusoid(self, time: Tensor) -> Tensor:
+        w = torch.exp(-9.21 * torch.arange(128, device=time.device) / 128)
+        a = (time * self.scale)[..., None] * w
+        return torch.cat([a.cos(), a.sin()], dim=-1)
+
+    def forward(self, x, time, cond):
+        time = time if time.ndim == 2 else time[:, None].expand(len(x), x.shape[2])
+        c = self.time(self.sinusoid(time).to(x.dtype)) + self.told(cond.vector)[:, None]
+        h = self.enter(x.movedim(1, -1))
+        coords = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in x.shape[2:]), indexing="ij"), -1)
+        h = h + self.place.added(coords.to(x.device)).to(h.dtype)
+        h = self.mix(h * (1 + c[:, :, None, None]))
+        return self.leave(h + c[:, :, None, None]).movedim(-1, 1)
+
+    def mix(self, h: Tensor) -> Tensor:
+        q = self.blocks[0](h).flatten(1, 3)[:, None]
+        return h + self.attention(q, q, q)[:, 0].reshape(h.shape)
+
+
+class LateXavier(Network):
+    def reset(self):
+        super().reset()
+        self.apply(lambda m: nn.init.xavier_uniform_(m.weight) if isinstance(m, nn.Linear) else None)
+
+
+class UnscaledTime(Network):
+    scale = 1.0
+
+
+class BlindToTime(Network):
+    def sinusoid(self, time):
+        return torch.ones(*time.shape, 256, device=time.device)
+
+
+class Leaking(Network):
+    def mix(self, h):
+        return super().mix(h - h.mean(dim=0, keepdim=True))
+
+
+class ForgetsTheLastFrame(Network):
+    def forward(self, x, time, cond):
+        return super().forward(torch.cat([x[:, :, :-1], torch.zeros_like(x[:, :, -1:])], dim=2), time, cond)
+
+
+class Unused(Network):
+    def reset(self):
+        super().reset()
+        self.spare = nn.Linear(3, 5)
+
+
+class WritesIntoItsInput(Network):
+    def forward(self, x, time, cond):
+        x += 1
+        return super().forward(x, time, cond)
+
+
+class ThrowsDice(Network):
+    def mix(self, h):
+        return super().mix(h) + 0.1 * torch.randn_like(h)
+
+
+class PerToken(Network):
+    def forward(self, x, time, cond):
+        n = x.shape[3] * x.shape[4]
+        time = time if time.ndim == 2 else time[:, None]
+        self.time(self.sinusoid(time)[:, :, None].expand(-1, -1, n, -1))
+        return super().forward(x, time if time.shape[1] > 1 else time[:, 0], cond)
+
+
+class Flash:
+    """Latte's "flash" branch: (B,H,N,D) taken for (B,N,H,D)."""
+
+    flip, mirrored = False, True
+
+    def __call__(self, q, k, v, mask=None):
+        mask = ~mask if self.flip and mask is not None else mask
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return y.transpose(1, 2).reshape(y.shape) if self.mirrored else y
+
+    def refuses(self, device, dtype, head_dim, masked):
+        return None
+
+
+class InvertedMask(Flash):
+    flip, mirrored = True, False
+
+
+class WrongOrder(TOKENIZERS["tubelet"].target):
+    def decode(self, z):
+        b, c, t, h, w = z.shape
+        pt, ph, pw = self.patch
+        z = z.reshape(b, pt, ph, pw, c // (pt * ph * pw), t, h, w)  # encode orders (C pt ph pw)
+        return z.permute(0, 4, 5, 1, 6, 2, 7, 3).reshape(b, -1, t * pt, h * ph, w * pw)
+
+
+class ThreeChannels(GUIDANCE["cfg"].target):
+    def __call__(self, evaluate, cond, uncond):
+        def estimate(x, t):
+            with_it, without = evaluate(x, t, [cond, uncond])
+            both = zip(with_it, without, strict=True)
+            return Estimate(*(torch.cat([torch.lerp(u, c, self.scale)[:, :3], c[:, 3:]], dim=1) for c, u in both))
+
+        return estimate
+
+
+PLANTED = [
+    ("backbone", LateXavier, {}, "zero_at_the_start", "xavier"),
+    ("backbone", UnscaledTime, {}, "sees_the_time", "scaled"),
+    ("backbone", BlindToTime, {}, "sees_the_time", "told apart"),
+    ("backbone", Leaking, {}, "samples_keep_apart", "leak along the batch"),
+    ("backbone", ForgetsTheLastFrame, {}, "sees_every_frame", "frame 2 of 3"),
+    ("backbone", Unused, {}, "every_parameter_learns", "spare.weight"),
+    ("backbone", WritesIntoItsInput, {}, "leaves_its_inputs_alone", "x was changed"),
+    ("backbone", ThrowsDice, {}, "throws_no_dice", "global generator"),
+    ("backbone", PerToken, {}, "condition_costs_nothing_per_token", "never per token"),
+    ("attention", Flash, {}, "is_attention", "missing transpose"),
+    ("attention", InvertedMask, {}, "a_mask_keeps_what_is_true", "True = keep"),
+    ("tokenizer", WrongOrder, dict(size=[2, 3, 4]), "a_permutation_loses_nothing", "order their axes"),
+    ("guidance", ThreeChannels, dict(scale=2.0), "guides_all_channels_alike", "channels"),
+]
+
+
+def component(kind, target, tiny=None):
+    return Component(kind, target.__name__, target, tiny or {})
+
+
+def functions(kind):
+    return {function.__name__: function for function in CHECKS[kind]}
+
+
+def test_the_network_without_a_bug_keeps_every_promise():
+    findings = [judge(function, component("backbone", Network)) for function in CHECKS["backbone"]]
+    assert [f.words for f in findings if f.outcome == "broken"] == []
+
+
+@pytest.mark.parametrize(("kind", "target", "tiny", "name", "words"), PLANTED, ids=lambda v: getattr(v, "__name__", ""))
+def test_a_planted_bug_is_caught_by_the_named_check(kind, target, tiny, name, words):
+    finding = judge(functions(kind)[name], component(kind, target, tiny))
+    assert finding.outcome == "broken" and words in finding.words, finding
+    if kind == "backbone":  # and it is that bug, not a network that fails at everything
+        outcomes = [judge(f, component(kind, target, tiny)).outcome for f in CHECKS[kind]]
+        assert outcomes.count("broken") <= 4
+
+
+def test_a_crash_is_a_finding_too():
+    finding = judge(functions("backbone")["answers_any_grid"], component("backbone", Network, dict(depth=3)))
+    assert finding.outcome == "broken" and "it raises TypeError" in finding.words
+
+
+# ---- the command ----
+
+
+def test_the_example_project_passes(capsys):
+    assert check.main(["projects/example_idea/components.py:ConvNeXt3D", "dim=16"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("backbone convnext3d: ") and "ok   zero_at_the_start" in out and "FAIL" not in out
+
+
+def test_a_broken_component_in_a_file_of_ones_own(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch.nn import functional as F\n"
+        "from vidiff.registry import ATTENTION\n\n\n"
+        "@ATTENTION.register('upside_down')\n"
+        "class UpsideDown:\n"
+        "    def __call__(self, q, k, v, mask=None):\n"
+        "        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else ~mask)\n\n"
+        "    def refuses(self, device, dtype, head_dim, masked):\n"
+        "        return None\n"
+    )
+    try:
+        assert check.main([f"{file}:UpsideDown"]) == 3
+        out, err = capsys.readouterr()
+        assert "FAIL a_mask_keeps_what_is_true: mask True = keep" in out and "ok   is_attention" in out
+        assert err == "vidiff: stopped: 1 of 3 checks fail.\n"
+        assert check.main([f"{file}:UpsideDwn"]) == 2
+        assert "Did you mean 'UpsideDown'" in capsys.readouterr().err
+    finally:
+        KINDS["attention"].remove("upside_down")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["nothing.py:Name"], "neither a Python file"),
+        (["backbone:dit_jiont"], "Did you mean 'dit_joint'"),
+        (["backbone:dit_joint", "dept=3"], "no setting 'dept'. Did you mean 'depth'"),
+        (["backbone:dit_joint", "depth=0"], "must be an integer at least 1"),
+        (["tests/oracle.py"], "registers nothing"),
+    ],
+)
+def test_refusals(capsys, words, text):
+    assert check.main(words) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_settings_replace_tiny_ones():
+    (found,) = check.found("backbone:dit_joint")
+    assert check.with_settings(found, ["depth=3"]).tiny == {**found.tiny, "depth": 3} != replace(found).tiny

@@ -1,0 +1,122 @@
+"""Every project can be planned as it is, and a tiny twin of it trains three steps and draws a clip."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import zoo  # noqa: F401
+from vidiff.building import build_diffuser, build_sampling, count_parameters, plan
+from vidiff.config import load
+from vidiff.config.schema import SLOTS
+from vidiff.engine.data import collate
+from vidiff.engine.sample import class_conditions, draw
+from vidiff.random import Random
+from vidiff.registry import KINDS, build
+from vidiff.types import CondSpec, Grid
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECTS = sorted((ROOT / "projects").glob("*.yaml"))
+SIZES = sorted(path for path in (ROOT / "projects/_base").glob("*.yaml") if "announced" in path.read_text())
+FILES = {
+    "moving_mnist": lambda node: (1, node["frames"], 64, 64),
+    "video_folder": lambda node: (3, node["frames"], *node["size"]),
+}
+"""Data sets that read files which are not here -> the shape of their clips."""
+
+
+def label(path):
+    return path.stem
+
+
+def stand_in(shape, *others):
+    return ["data=stand_in", f"data.shape={list(shape)}", *others]
+
+
+def planned(path, *overrides):
+    """The plan of a project; random clips of the same shape where its data are files."""
+    data = load(path).components["data"]
+    replaced = stand_in(FILES[data["name"]](data)) if data["name"] in FILES else []
+    return plan(load(path, [*replaced, *overrides]))
+
+
+def tiny_twin(path):
+    """The same components with their registered tiny settings, on small random clips."""
+    whole = planned(path)
+    channels, frames, *_ = whole.dataset.shape
+    words = KINDS["conditioner"][whole.config.components["conditioner"]["name"]].tiny
+    texts = [words["length"], words["dim"]] if whole.config.components["data"].get("texts") else None
+    overrides = stand_in((channels, min(frames, 4), 16, 16), f"data.num_classes={whole.dataset.num_classes}")
+    overrides += [f"data.texts={texts}"] if texts else []
+    for slot in set(SLOTS) - {"data", "tokenizer"}:
+        node = whole.config.components[slot]
+        tiny = KINDS[SLOTS[slot].kind][node["name"]].tiny
+        overrides += [
+            f"{slot}.{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
+            for key, value in tiny.items()
+        ]
+    return plan(load(path, [*overrides, "sampler.steps=3"]))
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=label)
+def test_a_tiny_twin_trains_and_draws(path):
+    made = tiny_twin(path)
+    diffuser = build_diffuser(made.config, made.dataset)
+    optimizer = torch.optim.AdamW(diffuser.parameters(), lr=1e-3)
+    before = [p.detach().clone() for p in diffuser.parameters()]
+    for step in range(3):
+        rows = range(2 * step, 2 * step + 2)
+        batch = collate([made.dataset[i] for i in rows])
+        loss = diffuser(batch, Random(0, "train", rows=list(rows)))["loss"]
+        assert loss.isfinite()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert any(not torch.equal(p, q) for p, q in zip(diffuser.parameters(), before, strict=True))
+    items = [{k: v for k, v in made.dataset[i].items() if k != "video"} for i in range(2)]
+    conditions = items if diffuser.reads else class_conditions(range(2), 0)
+    video = draw(diffuser, made.grid, *build_sampling(made.config), seed=0, rows=[0, 1], conditions=conditions).video
+    assert video.shape == (2, *made.dataset.shape) and video.dtype == torch.uint8
+    assert video.float().std() > 0
+
+
+@pytest.mark.parametrize("path", SIZES, ids=label)
+def test_the_sizes_of_the_second_system_are_what_their_files_say(path):
+    """Announced were 100 M, 400 M, 1 B and 3 B; 25 D^2 a block, biases and gains are what they have."""
+    node = yaml.safe_load(path.read_text())["backbone"]
+    with torch.device("meta"):
+        net = build(
+            "backbone",
+            node,
+            grid=Grid(96, 8, 16, 16),
+            out_channels=96,
+            cond=CondSpec(),
+            attention=build("attention", "sdpa"),
+            positions=partial(build, "positions", "sincos"),
+        )
+    dim, depth = node["dim"], node["depth"]
+    rest = (3 + 1 + 3 + 1 + 4 + 1 + 9) * dim + 4 * dim // node["num_heads"]  # biases; gains of queries and keys
+    stated = int(re.search(r"([\d,]+) parameters", path.read_text())[1].replace(",", ""))
+    assert count_parameters(net.blocks) == stated == depth * (25 * dim**2 + rest)
+
+
+def test_there_are_four_sizes_and_every_variant_of_latte():
+    assert [path.stem for path in SIZES] == ["advanced_large", "advanced_medium", "advanced_small", "advanced_xl"]
+    plans = {
+        name: load(ROOT / f"projects/latte_{name}.yaml").components["backbone"]["plan"]
+        for name in ("v", "v1", "v2", "v3", "v4")
+    }
+    assert list(plans.values()) == ["interleaved", "interleaved", "late_fusion", "sequential", "split_heads"]
+
+
+def test_variants_of_latte_have_about_as_many_parameters():
+    counts = [count_parameters(planned(ROOT / f"projects/latte_v{i}.yaml").diffuser) for i in (1, 2, 3, 4)]
+    assert max(counts) < 1.05 * min(counts)
+
+
+def test_the_basic_network_has_the_parameters_it_says():
+    made = planned(ROOT / "projects/basic_unet3d.yaml")
+    assert f"{count_parameters(made.diffuser) / 1e6:.1f} M" in made.config.description

@@ -1,0 +1,98 @@
+"""AdaLN blocks: the formula written out, the identity at the start, one modulation per sample."""
+
+import pytest
+import torch
+
+import zoo.attention  # noqa: F401
+from vidiff.registry import build
+from zoo.layers.adaln import AdaLNBlock, AdaLNHead, Modulation, modulate
+from zoo.layers.norms import NORMS
+
+B, T, S, D = 2, 3, 5, 12
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def block(over="joint", **settings):
+    torch.manual_seed(0)
+    made = AdaLNBlock(D, 3, build("attention", "math"), over, **settings).double()
+    with torch.no_grad():
+        for i, p in enumerate(made.parameters()):
+            p.copy_(0.3 * draw(*p.shape, seed=i))
+    return made
+
+
+def norm(x):
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-6).sqrt()
+
+
+def test_modulate_is_shift_plus_scaled_norm():
+    x, shift, scale = draw(B, T, S, D).double(), draw(B, 1, 1, D, seed=1).double(), draw(B, T, 1, D, seed=2).double()
+    assert torch.allclose(modulate(x, shift, scale), (1 + scale) * norm(x) + shift, atol=1e-12)
+
+
+@pytest.mark.parametrize("frames", [1, T])
+def test_a_block_is_the_formula(frames):
+    net, x, c = block(), draw(B, T, S, D).double(), draw(B, frames, 1, D, seed=7).double()
+    turns = draw(T * S, D // 3, seed=8).repeat_interleave(2, -1)[:, : D // 3]
+    rotation = turns.cos(), turns.sin()  # of tokens in raster order, frames first
+    linear = net.adaln.linear
+    a = (torch.nn.functional.silu(c) @ linear.weight.T + linear.bias).split(D, dim=-1)
+    h = ((1 + a[1]) * norm(x) + a[0]).reshape(B, T * S, D)
+    y = x + a[2] * net.attn(h, rotation).reshape(B, T, S, D)
+    y = y + a[5] * net.mlp((1 + a[4]) * norm(y) + a[3])
+    assert torch.allclose(net(x, c, rotation), y, atol=1e-10)
+
+
+REACHED = {
+    "joint": {(t, s) for t in range(T) for s in range(S)},
+    "space": {(1, s) for s in range(S)},
+    "time": {(t, 2) for t in range(T)},
+}
+
+
+@pytest.mark.parametrize(("over", "reached"), REACHED.items())
+@torch.no_grad()
+def test_tokens_meet_along_their_layout_only(over, reached):
+    net, x, c = block(over), draw(B, T, S, D).double(), draw(B, 1, 1, D, seed=7).double()
+    changed = x.clone()
+    changed[:, 1, 2, 3] += 1
+    difference = (net(changed, c) - net(x, c)).abs().amax(dim=(0, 3))
+    assert {(t, s) for t, s in (difference > 1e-9).nonzero().tolist()} == reached
+
+
+def test_the_start_is_the_identity_for_any_condition():
+    torch.manual_seed(0)
+    net, head = AdaLNBlock(D, 3, build("attention", "math")), AdaLNHead(D, 7)
+    x, c = draw(B, T, S, D), draw(B, 1, 1, D, seed=1)
+    assert torch.equal(net(x, c), x) and (head(x, c) == 0).all()
+
+
+def test_small_scales_survive_bfloat16():
+    """1 + 0.001 is 1 in bfloat16: the modulation must not be added there."""
+    torch.manual_seed(0)
+    modulation = Modulation(D, 2)
+    with torch.no_grad():
+        modulation.linear.bias.fill_(1e-3)
+    x, c = draw(B, T, S, D), torch.zeros(B, 1, 1, D)
+    with torch.autocast("cpu", torch.bfloat16):
+        shift, scale = modulation(c, x.dtype)
+        y = modulate(x, torch.zeros_like(shift), scale)
+    assert torch.allclose(y / norm(x), torch.tensor(1.001), atol=1e-5)
+
+
+def test_the_norm_of_choice():
+    x, c = draw(B, T, S, D).double(), draw(B, 1, 1, D, seed=7).double()
+    rms = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    shift, scale = draw(B, 1, 1, D, seed=1).double(), draw(B, T, 1, D, seed=2).double()
+    assert torch.allclose(modulate(x, shift, scale, NORMS["rms"]), (1 + scale) * rms + shift, atol=1e-12)
+    for made in (lambda **settings: block(**settings), lambda **settings: AdaLNHead(D, 7, **settings).double()):
+        nets = [made(norm=norm) for norm in ("layer", "rms")]
+        for net in nets:
+            for i, p in enumerate(net.parameters()):
+                torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(i))
+        centred = x - x.mean(-1, keepdim=True)
+        assert torch.allclose(nets[0](centred, c), nets[1](centred, c), atol=1e-9) == isinstance(nets[0], AdaLNHead)
+        assert not torch.allclose(nets[0](x, c), nets[1](x, c), atol=1e-3)

@@ -1,0 +1,77 @@
+"""Values of single paths that follow from their papers."""
+
+import math
+
+import pytest
+import torch
+
+import zoo.objectives  # noqa: F401
+from vidiff.registry import build
+
+F64 = torch.float64
+T = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=F64)
+
+
+def test_linear_and_gvp_and_cosine_end_in_pure_noise():
+    for name in ("linear", "gvp", "cosine", "sigmoid"):
+        path = build("path", name)
+        assert path.alpha(T)[-1] == 0 and path.sigma(T)[-1] == pytest.approx(1) and path.logsnr(T)[-1] == -math.inf
+
+
+def test_cosine_is_the_formula_of_the_paper():
+    """alpha_bar = f(t)/f(0) with f = cos^2((t + s)/(1 + s) pi/2); a larger offset is noisier early."""
+    f = torch.cos((T + 0.008) / 1.008 * math.pi / 2) ** 2
+    assert torch.allclose(build("path", "cosine").alpha(T) ** 2, f / f[0], atol=1e-15)
+    path = build("path", {"name": "cosine", "offset": 0.2})
+    g = torch.cos((T + 0.2) / 1.2 * math.pi / 2) ** 2
+    assert torch.allclose(path.alpha(T) ** 2, g / g[0], atol=1e-15)
+    tiny = torch.tensor([1e-12], dtype=F64)  # sigma^2 = 2 tan(first) rate t there
+    slope = 2 * math.tan(0.008 / 1.008 * math.pi / 2) * math.pi / 2 / 1.008
+    assert torch.allclose(build("path", "cosine").sigma(tiny) ** 2, slope * tiny, rtol=1e-9, atol=0)
+
+
+def test_vp_is_the_formula_of_the_paper():
+    """log alpha = -t^2 (beta_max - beta_min)/4 - t beta_min/2."""
+    for low, high in ((0.1, 20.0), (0.3, 5.0), (2.0, 2.0)):
+        path = build("path", {"name": "vp", "beta_min": low, "beta_max": high})
+        assert torch.allclose(path.alpha(T).log(), -(T**2) * (high - low) / 4 - T * low / 2)
+
+
+def test_ddpm_tends_to_vp():
+    """Song et al. 2021, app. B: the linear betas are the discrete vp."""
+    t = torch.linspace(0.01, 1, 50, dtype=F64)
+    gaps = [
+        (build("path", {"name": "ddpm", "num_timesteps": n}).logsnr(t) - build("path", "vp").logsnr(t)).abs().max()
+        for n in (1000, 4000)
+    ]
+    assert gaps[0] < 0.12 and gaps[1] < gaps[0] / 3
+
+
+def test_ve_is_proportional_and_ve_geometric_has_geometric_levels():
+    assert torch.allclose(build("path", {"name": "ve", "sigma_max": 50.0}).sigma(T), 50 * T)
+    path = build("path", {"name": "ve_geometric", "sigma_min": 0.01, "sigma_max": 50.0})
+    published = 0.01 * 5000 ** T[1:]
+    assert torch.allclose(path.sigma(T[1:]) ** 2, published**2 - 0.01**2, rtol=1e-12)
+
+
+def test_sigmoid_is_the_formula_of_the_paper():
+    """Chen 2023, alg. 1: gamma = (S(end/tau) - S((t (end - start) + start)/tau)) / (S(end/tau) - S(start/tau))."""
+    for start, end, tau in ((-3.0, 3.0, 1.0), (0.0, 3.0, 0.9)):
+        path = build("path", {"name": "sigmoid", "start": start, "end": end, "tau": tau})
+        s = torch.sigmoid((start + T * (end - start)) / tau)
+        assert torch.allclose(path.alpha(T) ** 2, (s[-1] - s) / (s[-1] - s[0]), atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("node", "text"),
+    [
+        ({"name": "ve_geometric", "sigma_min": 3.0, "sigma_max": 2.0}, "sigma_min 3 must be below sigma_max 2."),
+        ({"name": "sigmoid", "start": 1.0, "end": 1.0}, "start 1 must be below end 1."),
+        ({"name": "ddpm", "num_timesteps": 20}, "a beta of 1 in a table of 20 timesteps"),
+        ({"name": "ddpm_cosine", "cap": 1.0}, "a beta of 1 in a table of 1000 timesteps"),
+    ],
+)
+def test_impossible_settings_are_refused_with_the_numbers(node, text):
+    with pytest.raises(ValueError) as caught:
+        build("path", node)
+    assert str(caught.value).startswith(text)

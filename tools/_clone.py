@@ -1,0 +1,13 @@
+"""Lets a tool run from a clone: puts the repository on the path, and says what to type when something is missing."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+try:
+    import torch  # noqa: F401
+except ModuleNotFoundError:
+    raise SystemExit(
+        "vidiff: error: torch is not installed here. Type: make setup  (then .venv/bin/python tools/…)"
+    ) from None

@@ -1,0 +1,237 @@
+"""Where the kinds meet: a checked configuration to wired components.
+
+Everything is first built on the meta device, which costs no memory, so that an impossible
+combination is refused, all problems together, before anything heavy starts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidiff.config import Config, ConfigError
+from vidiff.diffuser import Diffuser
+from vidiff.diffusion.guidance import Guidance
+from vidiff.diffusion.sampler import Sampler
+from vidiff.gate import gate
+from vidiff.random import derive
+from vidiff.registry import BACKBONES, build
+from vidiff.types import Attention, BadSample, Cond, CondSpec, Dataset, Grid
+
+
+@dataclass
+class Plan:
+    """What a configuration comes to: built for real where that is cheap, on the meta device where it is not."""
+
+    config: Config
+    dataset: Dataset
+    grid: Grid
+    diffuser: Diffuser
+    sampler: Sampler
+    guidance: Guidance
+
+
+def build_dataset(config: Config, split: str) -> Dataset:
+    """The dataset of a configuration: split "train", "val" or "test".
+
+    Held-out clips are the same for every seed, so that runs of different seeds are measured alike.
+    """
+    seed = config.seed if split == "train" else 0
+    return build("dataset", config.components["data"], seed=seed, split=split)
+
+
+def build_diffuser(config: Config, dataset: Dataset) -> Diffuser:
+    """The model with its initial weights, a function of the seed. The configuration must have passed `plan`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, "init"))
+        builder = _Builder(config, dataset)
+        diffuser = builder.diffuser()
+    if builder.problems:
+        raise ConfigError(builder.problems)
+    return diffuser
+
+
+def build_sampling(config: Config) -> tuple[Sampler, Guidance]:
+    """The sampler and the guidance of a configuration."""
+    return build("sampler", config.components["sampler"]), build("guidance", config.components["guidance"])
+
+
+def plan(config: Config, device: str = "cpu") -> Plan:
+    """Build everything on the meta device. Raises ConfigError with every problem found."""
+    builder = _Builder(config, None)
+    builder.dataset = builder.attempt("data", lambda: build_dataset(config, "train"))
+    sampler = builder.attempt("sampler", lambda: build("sampler", config.components["sampler"]))
+    guidance = builder.attempt("guidance", lambda: build("guidance", config.components["guidance"]))
+    if builder.dataset is not None:
+        builder.attempt("data", lambda: check_batch(config, builder.dataset))
+    with torch.device("meta"):
+        diffuser = builder.diffuser() if builder.dataset is not None else None
+    if diffuser is not None:
+        if not builder.problems:
+            builder.attempt("backbone", lambda: rehearse(diffuser, builder.grid))
+        builder.attempt("attention", lambda: check_attention(config, diffuser, device))
+        builder.attempt("guidance", lambda: check_guidance(guidance, diffuser))
+        builder.attempt("conditioner", lambda: check_reads(config, diffuser, builder.dataset))
+    if builder.problems:
+        raise ConfigError(builder.problems)
+    return Plan(config, builder.dataset, builder.grid, diffuser, sampler, guidance)
+
+
+def check_batch(config: Config, dataset: Dataset) -> None:
+    """Raises ValueError when the frames of one pass alone are more than the machine holds."""
+    clips = config.train.batch_size // config.train.accumulate
+    need, have = clips * math.prod(dataset.shape), machine_bytes()
+    if need > have:
+        shape = "x".join(map(str, dataset.shape))
+        sizes = f"{need / 2**30:,.0f} GiB, the machine has {have / 2**30:,.0f}"
+        raise ValueError(f"{clips:,} clips of {shape} are {sizes}.")
+
+
+def machine_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@torch.no_grad()
+def rehearse(diffuser: Diffuser, grid: Grid) -> None:
+    """One call of the network on the meta device, which computes no numbers. Raises ValueError when parts clash."""
+    spec = diffuser.conditioner.spec
+    with torch.device("meta"):
+        length = max(spec.length, 1)
+        cond = Cond(
+            vector=torch.empty(1, spec.vector) if spec.vector else None,
+            tokens=torch.empty(1, length, spec.tokens) if spec.tokens else None,
+            mask=torch.empty(1, length, dtype=torch.bool) if spec.tokens else None,
+            channels=torch.empty(1, spec.channels, *grid[1:]) if spec.channels else None,
+        )
+        diffuser.backbone(torch.empty(1, *grid), torch.empty(1), cond)
+
+
+def check_attention(config: Config, diffuser: Diffuser, device: str) -> None:
+    """Raises ValueError when the attention cannot run on this device at the run's precision."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.train.precision]
+    attention, head_dim = getattr(diffuser.backbone, "attention", None), getattr(diffuser.backbone, "head_dim", 64)
+    masked = getattr(diffuser.backbone, "masked", False)
+    reason = attention.refuses(torch.device(device).type, dtype, head_dim, masked) if attention is not None else None
+    if reason:
+        raise ValueError(reason)
+
+
+def build_attention(config: Config) -> Attention:
+    """The attention of a configuration, behind the gate that compares it with the formula on first use."""
+    node = config.components["attention"]
+    settings = [f"{key}={value}" for key, value in node.items() if key != "name"]
+    return gate(build("attention", node), " ".join([node["name"], *settings]))
+
+
+def check_guidance(guidance: Guidance | None, diffuser: Diffuser) -> None:
+    """Raises ValueError when guidance needs a null condition and nothing is conditioned on."""
+    if guidance is not None and guidance.needs_uncond and not diffuser.conditioner.spec.provides:
+        raise ValueError("this guidance compares with and without a condition, and the conditioner gives none.")
+
+
+def check_reads(config: Config, diffuser: Diffuser, dataset: Dataset) -> None:
+    """Raises ValueError when the conditioner reads what the clips of the data set do not have.
+
+    A clip is looked at only when there is a reason to; labels are checked by `num_classes`.
+    """
+    needs = diffuser.reads - {"latent", "video", "label"}
+    if not needs:
+        return
+    try:
+        given = {key for key in dataset[0] if not key.startswith("_")}
+    except BadSample:
+        return  # unreadable clips are the engine's business
+    for missing in sorted(needs - given):
+        raise ValueError(
+            f"it reads '{missing}', and the clips of data {config.components['data']['name']} have "
+            f"{', '.join(sorted(given))}. Use other data, or another conditioner."
+        )
+
+
+class _Builder:
+    """Builds the components of a diffuser in order, collecting what they refuse."""
+
+    def __init__(self, config: Config, dataset: Dataset | None):
+        self.config, self.dataset = config, dataset
+        self.problems: list[str] = []
+        self.grid = Grid(1, 1, 1, 1)
+
+    def attempt(self, key: str, make: Callable[[], Any]) -> Any:
+        """make(), or None with the problem noted under the key."""
+        try:
+            return make()
+        except (ValueError, OSError) as error:
+            name = self.config.components[key]["name"]
+            text = str(error)
+            prefix = "" if text.startswith((key, f"{name}:")) else f"{key} {name}: "
+            self.problems.append(f"{self.config.where(key)}{prefix}{text}")
+            return None
+
+    def diffuser(self) -> Diffuser | None:
+        """The diffuser, or None when a part was refused (see `problems`)."""
+        parts = self.config.components
+        tokenizer = self._part("tokenizer")
+        grid = self._attempt_grid(tokenizer)
+        objective = self._part("objective")
+        width = parts["backbone"].get("dim", 0)
+        wiring = dict(width=width, num_classes=self.dataset.num_classes, grid=grid or self.grid)
+        conditioner = self._part("conditioner", **wiring)
+        backbone = None
+        if None not in (grid, objective, conditioner) and self.attempt("backbone", lambda: self._fed(conditioner.spec)):
+            self.grid = grid
+            backbone = self._part(
+                "backbone",
+                grid=grid,
+                out_channels=grid.c * objective.outputs,
+                cond=conditioner.spec,
+                attention=self.attempt("attention", lambda: build_attention(self.config)),
+                positions=partial(build, "positions", parts["positions"]),
+            )
+        if backbone is None:
+            return None
+        self.attempt("backbone", lambda: self._meet(backbone, grid, conditioner.spec))
+        return Diffuser(tokenizer, conditioner, backbone, objective)
+
+    def _part(self, key: str, **wiring: Any) -> nn.Module | None:
+        return self.attempt(key, lambda: build(key, self.config.components[key], **wiring))
+
+    def _attempt_grid(self, tokenizer: nn.Module | None) -> Grid | None:
+        if tokenizer is None:
+            return None
+        return self.attempt("tokenizer", lambda: Grid(*tokenizer.latent_shape(self.dataset.shape)))
+
+    def _fed(self, spec: CondSpec) -> bool:
+        """True when the condition has all that the backbone cannot do without (`needs`). Raises ValueError."""
+        names = self.config.components
+        missing = getattr(BACKBONES[names["backbone"]["name"]].target, "needs", frozenset()) - spec.provides
+        if missing:
+            raise ValueError(
+                f"it needs {', '.join(sorted(missing))}, and conditioner {names['conditioner']['name']} gives "
+                f"{', '.join(sorted(spec.provides)) or 'nothing'}. Use conditioner text_bytes or another backbone."
+            )
+        return True
+
+    def _meet(self, backbone: nn.Module, grid: Grid, spec: CondSpec) -> None:
+        unusable = spec.provides - backbone.uses
+        if unusable:
+            names = self.config.components
+            able = [c.name for c in BACKBONES if spec.provides <= getattr(c.target, "uses", frozenset())]
+            ways = [*(f"backbone {name}" for name in able), "another conditioner"]
+            raise ValueError(
+                f"it cannot use the {', '.join(sorted(unusable))} that conditioner {names['conditioner']['name']} "
+                f"gives; it takes {', '.join(sorted(backbone.uses)) or 'no condition'}. Use {' or '.join(ways)}."
+            )
+        backbone.check(grid)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,102 @@
+"""What every conditioner promises: vidiff.types.Conditioner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidiff.checks.parts import Beside, draw, require, watched_dice
+from vidiff.registry import Component
+from vidiff.types import Cond, CondSpec, Grid
+
+B, WIDTH, CLASSES, GRID = 3, 20, 7, Grid(6, 4, 3, 5)
+ROUTES = ("vector", "tokens", "channels", "coords")
+
+
+def make(component: Component) -> nn.Module:
+    """A tiny one, wired as the builder does."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = component.build(component.tiny, width=WIDTH, num_classes=CLASSES, grid=GRID).eval()
+    unknown = getattr(made, "reads", frozenset()) - set(batch())
+    if unknown:
+        raise Beside(f"it reads {', '.join(sorted(unknown))}, which these checks cannot invent")
+    return made
+
+
+def batch(seed: int = 1) -> dict[str, Any]:
+    """Entries of three samples."""
+    return {
+        "label": torch.tensor([4, 0, 6]) if seed == 1 else torch.tensor([1, 5, 2]),
+        "text": ["a four", "a zero", "a six"] if seed == 1 else ["x", "y", "z"],
+        "fps": torch.tensor([8.0, 5.0, 3.0]) * seed,
+        "text_tokens": draw(B, 5, 10, seed=seed),
+        "text_mask": torch.arange(5) < torch.tensor([[2], [4], [5]]),
+        "latent": draw(B, *GRID, seed=seed),
+    }
+
+
+def drops(conditioner: nn.Module, *which: int) -> Tensor:
+    """Who is dropped: (B,) or (B,k) bool."""
+    drop = torch.tensor([i in which for i in range(B)])
+    more = torch.tensor(conditioner.drop).shape
+    return drop[:, None].expand(B, *more) if more else drop
+
+
+def values(cond: Cond) -> dict[str, Tensor]:
+    """The routes in use."""
+    return {route: getattr(cond, route) for route in ROUTES if getattr(cond, route) is not None}
+
+
+def gives_what_its_spec_says(component: Component) -> None:
+    """The Cond holds the routes and widths that `spec` promises: the backbone is built from it."""
+    conditioner = make(component)
+    require(isinstance(conditioner.spec, CondSpec), "`spec` is no CondSpec.")
+    found = values(conditioner(batch(), drops(conditioner)))
+    require(set(found) == set(conditioner.spec.provides), f"{sorted(found)} for {sorted(conditioner.spec.provides)}.")
+    for route, part in found.items():
+        axis = 1 if route in ("vector", "channels") else -1
+        promised = getattr(conditioner.spec, route)
+        require(part.shape[axis] == promised, f"{route} is {part.shape[axis]} wide, `spec` says {promised}.")
+
+
+def drop_is_a_probability(component: Component) -> None:
+    """`drop` is a probability, or one for each condition."""
+    drop = torch.tensor(make(component).drop, dtype=torch.float64)
+    require(((drop >= 0) & (drop <= 1)).all(), f"it is {drop.tolist()}.")
+
+
+@torch.no_grad()
+def what_is_dropped_says_nothing(component: Component) -> None:
+    """A dropped sample is told the null condition whatever its entries were: else guidance compares nothing."""
+    conditioner = make(component)
+    everyone = drops(conditioner, 0, 1, 2)
+    one, other = (values(conditioner(batch(seed), everyone)) for seed in (1, 2))
+    for route in one:
+        require(torch.equal(one[route], other[route]), f"{route} still depends on the entries.")
+
+
+@torch.no_grad()
+def dropping_one_leaves_the_others(component: Component) -> None:
+    """Each sample is dropped on its own: dropping one must not change what the others are told."""
+    conditioner = make(component)
+    kept, one = (values(conditioner(batch(), drops(conditioner, *who))) for who in ((), (1,)))
+    for route in kept:
+        for i in (0, 2):
+            require(torch.allclose(kept[route][i], one[route][i], atol=1e-5), f"{route} of sample {i} changed with 1.")
+
+
+@torch.no_grad()
+def throws_no_dice(component: Component) -> None:
+    """Who draws is the caller: the conditioner uses no global generator and says the same twice."""
+    conditioner = make(component)
+    with watched_dice():
+        first, second = (values(conditioner(batch(), drops(conditioner))) for _ in range(2))
+    for route in first:
+        require(torch.equal(first[route], second[route]), f"{route} differs between two calls.")
+
+
+CHECKS = (gives_what_its_spec_says, drop_is_a_probability, what_is_dropped_says_nothing,
+          dropping_one_leaves_the_others, throws_no_dice)  # fmt: skip

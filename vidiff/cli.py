@@ -1,0 +1,118 @@
+"""The keyboard's side: one grammar for all tools, one line per error, the exit codes.
+
+    vidiff <command> CONFIG-or-RUN [key=value ...] [--flags]
+
+Dotted key=value changes the configuration; flags change only how the tool runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from typing import NoReturn
+
+from vidiff.errors import DONE, INTERRUPTED, REFUSED, STOPPED, Interrupted, Refused, Stopped
+from vidiff.registry import UnknownName, did_you_mean
+
+COMMANDS = {
+    "train": "train a configuration, or go on with it",
+    "sample": "draw videos from a run or a checkpoint",
+    "show": "what a configuration builds: shapes, parameters, FLOPs, and what its data look like",
+    "list_zoo": "every component that a YAML file can name",
+    "profile_flops": "what networks cost: parameters, FLOPs by module and kind, sweeps, plots",
+    "check": "the contract checks on a component of your own, in words",
+    "convert": "read a published checkpoint into a run folder, or write one back",
+    "report": "one page about a run: curves, samples, configuration",
+}
+
+Command = Callable[[argparse.Namespace], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the house's one-line errors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit code 2 and one line."""
+        print(f"vidiff: error: {message}; see --help", file=sys.stderr)
+        raise SystemExit(REFUSED)
+
+
+def parser(name: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser all tools share: common flags, and help that ends with commands to copy."""
+    made = _Parser(
+        prog=f"tools/{name}.py",
+        description=description,
+        epilog="examples:\n" + "\n".join(f"  python tools/{name}.py {e}" for e in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--traceback", action="store_true", help="show where in the code an error was raised")
+    made.add_argument("--quiet", action="store_true", help="print errors only")
+    return made
+
+
+def add_run_flags(made: argparse.ArgumentParser, seed: str = "the same as seed=N") -> None:
+    """--out, --device and --seed."""
+    made.add_argument("--out", metavar="DIR", help="where to write")
+    made.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps")
+    made.add_argument("--seed", type=int, metavar="N", help=seed)
+
+
+def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn how it ended into an exit code: 0, 2 refused, 3 stopped by a rule, 75 interrupted."""
+    arguments = made.parse_intermixed_args(argv)
+    for name in (signal.SIGTERM, signal.SIGUSR1):  # until a trainer asks for more: nothing to save yet
+        signal.signal(name, _interrupt)
+    try:
+        command(arguments)
+    except (Refused, UnknownName) as error:
+        return _report("error", error, arguments, REFUSED)
+    except Stopped as error:
+        return _report("stopped", error, arguments, STOPPED)
+    except Interrupted as error:
+        return _report("interrupted", error, arguments, INTERRUPTED, "; the same command goes on from here")
+    except KeyboardInterrupt:
+        print("vidiff: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+    except OSError as error:
+        if not error.filename:
+            raise
+        return _report("stopped", Stopped(f"{error.filename}: {error.strerror}"), arguments, STOPPED)
+    return DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The `vidiff` console script: dispatches to the functions the tools call."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: vidiff COMMAND ...\n\n" + "\n".join(f"  {n:<14} {d}" for n, d in COMMANDS.items()))
+        return DONE
+    if argv[0] not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(
+            f"vidiff: error: no command '{argv[0]}'.{did_you_mean(argv[0], COMMANDS)} There is {known}.",
+            file=sys.stderr,
+        )
+        return REFUSED
+    for plugin in entry_points(group="vidiff.components"):
+        plugin.load()
+    return importlib.import_module(f"vidiff.commands.{argv[0]}").main(argv[1:])
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    raise Interrupted(f"{signal.Signals(number).name} received")
+
+
+def _report(word: str, error: Exception, arguments: argparse.Namespace, code: int, then: str = "") -> int:
+    if arguments.traceback:
+        traceback.print_exc()
+    lines = str(error).splitlines() or [type(error).__name__]
+    for line in lines:
+        print(f"vidiff: {word}: {line}{then}", file=sys.stderr)
+    return code

@@ -1,0 +1,1 @@
+"""What the tools do; each module has `main(argv) -> exit code`."""

@@ -1,0 +1,100 @@
+"""tokenizer + conditioner + backbone + objective: a batch in, losses out; noise in, video out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vidiff.diffusion.estimate import Estimate, EstimateFn
+from vidiff.diffusion.guidance import Guidance
+from vidiff.diffusion.noise import PriorRandom
+from vidiff.diffusion.objective import Objective
+from vidiff.diffusion.sampler import Sampler, start
+from vidiff.diffusion.times import times_on
+from vidiff.diffusion.transfer import transfer
+from vidiff.random import Random
+from vidiff.types import Batch, Cond, Grid, join
+from vidiff.video import to_float
+
+
+class Diffuser(nn.Module):
+    """The four components of a model, wired."""
+
+    def __init__(self, tokenizer: nn.Module, conditioner: nn.Module, backbone: nn.Module, objective: Objective):
+        super().__init__()
+        self.tokenizer, self.conditioner = tokenizer, conditioner
+        self.backbone, self.objective = backbone, objective
+
+    def forward(self, batch: Batch, random: Random) -> dict[str, Tensor]:
+        """batch["video"] uint8 (B,C,T,H,W) -> {"loss": (), "mse": (B,), "time": (B,)}.
+
+        Every draw (dropped conditions, times, noise) comes from `random`, row by row.
+        """
+        z = self.encode(batch["video"])
+        cond = self.conditioner({**batch, "latent": z}, self.draw_drop(random, len(z)).to(z.device))
+        return self.objective.loss(self.backbone, z, cond, random)
+
+    def draw_drop(self, random: Random, num: int) -> Tensor:
+        """Which conditions are dropped: (num,) bool, or (num,k) for a conditioner of k independent probabilities."""
+        probability = torch.tensor(self.conditioner.drop, device=random.device)
+        return random.uniform((num, *probability.shape)) < probability
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The batch entries that the conditioner needs."""
+        return getattr(self.conditioner, "reads", frozenset())
+
+    def encode(self, video: Tensor) -> Tensor:
+        """uint8 or [-1,1] video (B,C,T,H,W) -> z (B,c,t,h,w); without gradient when the tokenizer is frozen."""
+        video = to_float(video) if video.dtype == torch.uint8 else video
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.tokenizer.frozen):
+            return self.tokenizer.encode(video)
+
+    def conditions(self, batch: Batch, num: int) -> tuple[Cond, Cond]:
+        """The condition of a batch of `num`, and beside it the null condition, in which everything is dropped."""
+        device = next(self.parameters()).device
+        keep = torch.zeros(num, dtype=torch.bool, device=device)
+        if "latent" in self.reads and "video" in batch:
+            batch = {**batch, "latent": self.encode(batch["video"])}
+        return self.conditioner(batch, keep), self.conditioner(batch, ~keep)
+
+    def estimator(
+        self, guidance: Guidance, batch: Batch, num: int, watch: Callable[[], None] = lambda: None
+    ) -> EstimateFn:
+        """The guided estimate as a function of (x_t, t); `watch` is called before each evaluation."""
+
+        def evaluate(x: Tensor, t: Tensor, conds: Sequence[Cond]) -> list[Estimate]:
+            watch()
+            k = len(conds)
+            both = self.objective.estimate(self.backbone, torch.cat([x] * k), torch.cat([t] * k), join(conds))
+            return [Estimate(*pair) for pair in zip(both.x0.chunk(k), both.noise.chunk(k), strict=True)]
+
+        return guidance(evaluate, *self.conditions(batch, num))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        grid: Grid,
+        sampler: Sampler,
+        guidance: Guidance,
+        random: Random,
+        batch: Batch | None = None,
+        watch: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """Draw one video per row of `random` -> (B,C,T,H,W), about [-1,1].
+
+        `batch` holds what the conditioner reads (labels, text, videos to take frames from).
+        Sample i depends on its own row only.
+        """
+        objective, device = self.objective, next(self.parameters()).device
+        estimate = self.estimator(guidance, batch or {}, len(random.rows), watch)
+        path, interval = objective.path, objective.interval
+        if sampler.path is not None:
+            estimate = transfer(estimate, path, sampler.path, interval)
+            path, interval = sampler.path, (0.0, 1.0)
+        times = times_on(device, sampler.spacing(sampler.steps, path, interval))
+        prior = PriorRandom(objective.noise, random)
+        x = start(path, prior.normal((len(random.rows), *grid)).to(device), times[0])
+        return self.tokenizer.decode(sampler(estimate, x, times, path, prior))

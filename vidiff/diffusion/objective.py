@@ -1,0 +1,114 @@
+"""What is learned: path + prediction + weighting + times + noise, and the loss they make.
+
+t ~ times,  noise ~ prior,  x_t = alpha x0 + sigma noise,  y = net(c_in x_t, label(t), cond),
+loss = mean over the batch of  w(t) * mean over elements of (y - p x0 - q noise)^2
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from vidiff.diffusion.estimate import Estimate, Prediction
+from vidiff.diffusion.noise import Noise
+from vidiff.diffusion.path import Path, expand
+from vidiff.diffusion.times import Interval, Times, times_on
+from vidiff.diffusion.weighting import Weighting
+from vidiff.random import Random
+from vidiff.types import Cond
+
+Net = Callable[[Tensor, Tensor, Cond], Tensor]
+
+SINGULAR = 1e-6
+"""A determinant below this counts as zero: dividing by it would cost all digits of a float32."""
+
+PARTS = {"path": "path", "prediction": "prediction", "weighting": "weighting", "times": "times", "noise": "noise"}
+"""The settings of an objective that are components, with their kinds."""
+
+
+class Objective(nn.Module):
+    """A diffusion objective. The network's head gives `outputs` times the latent's channels."""
+
+    outputs = 1
+
+    def __init__(
+        self,
+        path: Path,
+        prediction: Prediction,
+        weighting: Weighting,
+        times: Times,
+        noise: Noise,
+        interval: Interval = (0.0, 1.0),
+    ):
+        """Raises ValueError when the interval is none, or the prediction impossible in it (eps where alpha = 0)."""
+        super().__init__()
+        self.path, self.prediction, self.weighting = path, prediction, weighting
+        self.times, self.noise, self.interval = times, noise, (float(interval[0]), float(interval[1]))
+        self._refuse_singular()
+
+    def loss(self, net: Net, x0: Tensor, cond: Cond, random: Random) -> dict[str, Tensor]:
+        """x0 (B,c,t,h,w) at unit scale -> {"loss": (), "mse": (B,), "time": (B,)}.
+
+        `mse` is the unweighted error of the network's output, per sample.
+        """
+        t = times_on(x0.device, self.times.draw(random, self.path, self.interval, frames=x0.shape[2]))
+        noise = self.noise(x0.shape, random, full_precision(x0.dtype)).to(x0.device)
+        return self.loss_at(net, x0, noise, t, cond)
+
+    def loss_at(self, net: Net, x0: Tensor, noise: Tensor, t: Tensor, cond: Cond) -> dict[str, Tensor]:
+        """The loss at given times (B,) or (B,t) and noise: `loss` without its dice."""
+        x0 = x0.to(full_precision(x0.dtype))
+        x_t = self.path.point(x0, noise, t)
+        target = self.prediction.target(self.path, x0, noise, t).detach()
+        error = (self.output(net, x_t, t, cond) - target) ** 2
+        mse = per_time(error, t)
+        weight = self.weighting(self.path, self.prediction, t).to(mse.dtype)
+        return {
+            "loss": (weight * mse).mean(),
+            "mse": mse.detach().reshape(len(mse), -1).mean(1),
+            "time": t.detach().reshape(len(t), -1).mean(1),
+        }
+
+    def estimate(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
+        """What the network believes about x_t (B,c,t,h,w) at t (B,) or (B,t)."""
+        x_t = x_t.to(full_precision(x_t.dtype))
+        return self.prediction.solve(self.path, x_t, self.output(net, x_t, t, cond), t)
+
+    def output(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """The network's answer y at x_t, in full precision (AMP ends here)."""
+        x_in = expand(self.prediction.input_scale(self.path, t), x_t) * x_t
+        label = self.prediction.label(self.path, t).to(x_t.dtype)
+        return net(x_in, label, cond).to(x_t.dtype)
+
+    def _refuse_singular(self) -> None:
+        low, high = self.interval
+        if not 0.0 <= low < high <= 1.0:
+            raise ValueError(f"interval is [{low:g}, {high:g}]: it must satisfy 0 <= low < high <= 1.")
+        end = torch.tensor(high, dtype=torch.float64, device="cpu")
+        d = self.prediction.determinant(self.path, end).abs().item()
+        if SINGULAR <= d < float("inf"):
+            return
+        why = "alpha is 0 there, so x_t says nothing about x0" if d < SINGULAR else "its target is infinite there"
+        raise ValueError(
+            f"{_word(self.prediction)} prediction on the {_word(self.path)} path is impossible at t = {high:g}: {why}. "
+            f"Use prediction: v or x0, another path, or interval: [{low:g}, 0.999]."
+        )
+
+
+def per_time(error: Tensor, t: Tensor) -> Tensor:
+    """The mean over everything that shares a time: (B,) for t (B,), (B,t) for t (B,t)."""
+    if t.ndim == 2:
+        return error.mean(dim=(1, 3, 4))
+    return error.flatten(1).mean(1)
+
+
+def full_precision(dtype: torch.dtype) -> torch.dtype:
+    """float32 for the half types, else the type itself: the mathematics is never done in halves."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def _word(part: object) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(part).__name__).lower()

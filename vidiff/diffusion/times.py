@@ -1,0 +1,46 @@
+"""The density over t that training draws from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vidiff.diffusion.path import Path
+from vidiff.random import Random
+
+Interval = tuple[float, float]
+
+
+class Times:
+    """A density over t in an interval [low, high], given by its quantile function."""
+
+    def quantile(self, u: Tensor, path: Path, interval: Interval) -> Tensor:
+        """u in (0,1) -> t in the interval, ascending in u, shaped like u."""
+        raise NotImplementedError
+
+    def draw(self, random: Random, path: Path, interval: Interval, frames: int) -> Tensor:
+        """Times for a batch: (B,), or (B,frames) for a density per frame; float64 where the device has it."""
+        return self.quantile(open_uniform(random), path, interval)
+
+
+def within(interval: Interval, fraction: Tensor) -> Tensor:
+    """A fraction in [0,1] of the way through the interval, as a time."""
+    low, high = interval
+    return low + (high - low) * fraction
+
+
+def open_uniform(random: Random) -> Tensor:
+    """u (B,), strictly inside (0,1), one per row; float64 where the device has it."""
+    dtype = time_dtype(random.device)
+    edge = max(1e-9, torch.finfo(dtype).eps)
+    return random.uniform((len(random.rows),), dtype=dtype).clamp(edge, 1 - edge)
+
+
+def times_on(device: torch.device, times: Tensor) -> Tensor:
+    """`times` on this device, in float64 where it has float64."""
+    return times.to(time_dtype(device)).to(device)
+
+
+def time_dtype(device: torch.device | str) -> torch.dtype:
+    """float64, in which times are kept, but float32 on mps, which has no other."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64

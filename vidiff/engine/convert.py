@@ -1,0 +1,211 @@
+"""Published checkpoints as run folders, and back: files, families and checks; the converters know the networks.
+
+Nothing of a foreign file is executed: safetensors, or torch.load with weights_only=True.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from vidiff.building import Plan
+from vidiff.config import Config, load
+from vidiff.config.checking import plain, refuses
+from vidiff.engine.checkpoint import Snapshot, read_tensors
+from vidiff.errors import Refused
+from vidiff.registry import CONVERTERS, Component, build, did_you_mean
+from vidiff.types import Converter, Description
+
+GROUPS = ("ema", "ema_state_dict", "model_ema", "model", "model_state_dict", "state_dict", "module", "net")
+"""Where training codes keep weights in their files, averaged ones first."""
+
+State = Mapping[str, Tensor]
+
+
+# ---- reading ----
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
+    """A file, or a folder of .safetensors files -> (name -> tensor, which part of the file it was). Raises Refused."""
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        if not files:
+            raise Refused(f"{path} holds no .safetensors file.")
+        return {k: v for file in files for k, v in read_tensors(file).items()}, ""
+    if not path.is_file():
+        names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise Refused(f"{path} does not exist.{did_you_mean(path.name, names)}")
+    if path.suffix == ".safetensors":
+        return _bare(read_tensors(path), path)
+    return _bare(_read_pickle(path), path)
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types for files that are cut, empty or something else
+        text = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
+        if type(error).__name__ == "UnpicklingError":
+            text = "it holds more than plain tensors, and nothing else is ever unpickled; save its state dict"
+        raise Refused(f"{path} is not a readable checkpoint: {text}.") from None
+
+
+def _bare(found: Any, path: Path) -> tuple[dict[str, Tensor], str]:
+    """The state dict inside what was read, without the prefix of DataParallel."""
+    group = ""
+    if isinstance(found, Mapping) and not _is_state(found):
+        group = next((g for g in GROUPS if _is_state(found.get(g))), "")
+        found = found.get(group)
+    if not _is_state(found):
+        raise Refused(f"{path} holds no state dict (name -> tensor), also not under {', '.join(GROUPS)}.")
+    state = {str(key).removeprefix("module."): value for key, value in found.items()}
+    return state, group
+
+
+def _is_state(found: Any) -> bool:
+    return isinstance(found, Mapping) and len(found) > 0 and all(isinstance(v, Tensor) for v in found.values())
+
+
+# ---- families ----
+
+
+def family_of(state: State, name: str | None = None) -> Component:
+    """The converter asked for, or the one whose keys the state has. Raises Refused when it is none or several."""
+    if name is not None:
+        component = CONVERTERS[name]
+        missing = [key for key in component.target.keys if key not in state]
+        if missing:
+            raise Refused(
+                f"this is no {name} checkpoint: it has no '{missing[0]}' (its first is '{next(iter(state))}')."
+            )
+        return component
+    fitting = [c for c in CONVERTERS if all(key in state for key in c.target.keys)]
+    most = max((len(c.target.keys) for c in fitting), default=0)
+    fitting = [c for c in fitting if len(c.target.keys) == most]
+    if not fitting:
+        first = ", ".join(list(state)[:3])
+        raise Refused(f"no family has these weights ({first} …). Known: {', '.join(CONVERTERS.names())}.")
+    if len(fitting) > 1:
+        names = " or ".join(c.name for c in fitting)
+        raise Refused(f"the weights have the names of {names}: say which with --family.")
+    return fitting[0]
+
+
+def make_converter(component: Component, settings: Mapping[str, Any]) -> Converter:
+    """The converter with what the command line tells it. Raises Refused for a value that does not fit."""
+    for key, value in settings.items():
+        refusal = refuses(component.settings[key].annotation, value)
+        if refusal:
+            raise Refused(f"{key} is {value!r}: it must be {refusal}.")
+    return component.build(settings)
+
+
+@contextmanager
+def reading(what: str, family: str):
+    """Whatever a converter stumbles over in foreign weights becomes one line."""
+    try:
+        yield
+    except KeyError as error:
+        raise Refused(f"{what} is no {family} checkpoint: it has no {error}.") from None
+    except (ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        raise Refused(f"{what} does not read as a {family} checkpoint: {text}") from None
+
+
+# ---- from official ----
+
+
+def configuration(described: Description, name: str, overrides: Sequence[str]) -> Config:
+    """The complete configuration of a described checkpoint. Raises ConfigError for overrides that do not fit."""
+    tree = {"name": name, **plain(described.nodes)}
+    tree.setdefault("data", stand_in(described))
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / f"{name}.yaml"
+        draft.write_text(yaml.safe_dump(tree, sort_keys=False))
+        return load(draft, overrides)
+
+
+def snapshot(made: Plan, parts: Mapping[str, State], what: str, told: Mapping[str, Any]) -> Snapshot:
+    """A checkpoint of step 0 with these weights. Raises Refused naming the first keys and shapes that differ."""
+    tensors = {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
+    own = made.diffuser.state_dict()
+    differing = [f"{k} is missing" for k in own if k not in tensors] + [
+        f"{k} is unknown" for k in tensors if k not in own
+    ]
+    differing += [
+        f"{k} is {tuple(tensors[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in own
+        if k in tensors and own[k].shape != tensors[k].shape
+    ]
+    if differing:
+        more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
+        raise Refused(
+            f"{what} does not fit {made.config.components['backbone']['name']}: {'; '.join(differing[:3])}{more}."
+        )
+    ours = {key: tensors[key].to(own[key].dtype) for key in own}
+    state = {
+        "seed": made.config.seed, "numbers": {}, "bad": {}, "pending": [], "nonfinite": 0, "scaler": None,
+        "threads": torch.get_num_threads(), "torch": torch.__version__, "device": "cpu", "world": 1,
+        "converted": dict(told),
+    }  # fmt: skip
+    return Snapshot({"model": ours, "ema": ours, "optimizer": {}}, state)
+
+
+def check_width(made: Plan, described: Description, what: str) -> None:
+    """Raises Refused when the objective wants another head than the checkpoint has."""
+    asked = made.grid.c * made.diffuser.objective.outputs
+    if asked != described.out_channels:
+        name = made.config.components["objective"]["name"]
+        raise Refused(f"{what} answers {described.out_channels} channels and objective {name} wants {asked}.")
+
+
+def stand_in(described: Description) -> dict[str, Any]:
+    """Data of the shapes a checkpoint was trained on, when the data themselves are elsewhere."""
+    nodes = plain(described.nodes)
+    tokenizer = build("tokenizer", nodes.get("tokenizer", "pixels"))
+    video = tokenizer.decode(torch.empty(1, *described.grid, device="meta")).shape[1:]
+    wiring = {"width": nodes["backbone"].get("dim", 0), "num_classes": described.num_classes, "grid": described.grid}
+    with torch.device("meta"):
+        conditioner = build("conditioner", nodes.get("conditioner", "none"), **wiring)
+    texts = "text_tokens" in getattr(conditioner, "reads", ())
+    spoken = {"texts": [conditioner.spec.length, conditioner.spec.tokens]} if texts else {}
+    return {"name": "stand_in", "num_classes": described.num_classes, "shape": list(video), **spoken}
+
+
+# ---- to official ----
+
+
+def describe_run(made: Plan) -> Description:
+    """What a run's model is, in the words of a converter."""
+    out = made.grid.c * made.diffuser.objective.outputs
+    return Description(dict(made.config.components), made.grid, out, made.dataset.num_classes)
+
+
+def to_official(made: Plan, tensors: State, component: Component) -> dict[str, Tensor]:
+    """A run's weights under the official names. Raises Refused when the model is none of this family."""
+    described = describe_run(made)
+    slots = made.config.components
+    known = {**slots["conditioner"], **slots["positions"], **slots["backbone"]}
+    known |= {"num_classes": described.num_classes or None, "sizes": made.grid[1:]}
+    converter = component.build({k: known[k] for k in component.settings if k in known})
+    parts = {
+        part: {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
+        for part in ("backbone", "conditioner")
+    }
+    with reading("the model", component.name):
+        official = converter.to_official(parts, described)
+        meant = converter.describe(official)
+    for slot, node in plain(meant.nodes).items():
+        node = {"name": node} if isinstance(node, str) else node
+        for key, value in node.items():
+            have = made.config.components[slot].get(key)
+            if slot not in ("data", "objective") and have != value:
+                raise Refused(f"{slot}.{key} is {have}, and a {component.name} checkpoint means {value}: it would lie.")
+    return official

@@ -1,0 +1,81 @@
+"""Processes and devices. The only file that will know of more than one process."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from vidiff.errors import Refused
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of them."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def share(self, total: int, what: str) -> range:
+        """The rows of a global batch that are this process's. Raises Refused when they do not divide."""
+        if total % self.size:
+            raise Refused(f"{what} is {total}: it does not divide over {self.size} processes.")
+        part = total // self.size
+        return range(self.rank * part, (self.rank + 1) * part)
+
+
+def world(device: str = "auto") -> World:
+    """The world of this process on `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises Refused."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise Refused("this version trains in one process; start it without torchrun.")
+    return World(pick_device(device))
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU. Raises Refused for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise Refused(f"device '{name}' is not one of auto, cpu, cuda, cuda:N, mps.") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, False):
+        raise Refused(f"device '{name}' is not available here; use cpu or auto.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise Refused(f"device '{name}' is not available here; there are {torch.cuda.device_count()} CUDA devices.")
+    return device
+
+
+def autocast(device: torch.device, precision: str):
+    """The AMP context of a precision: bf16 everywhere, fp16 on CUDA, nothing for fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+def check_precision(device: torch.device, precision: str) -> None:
+    """Raises Refused for fp16 away from CUDA: without a gradient scaler it underflows."""
+    if precision == "fp16" and device.type != "cuda":
+        raise Refused(f"train.precision is fp16, which needs a CUDA device (this is {device.type}). Use bf16.")
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most memory this process has held: of the GPU, or of the machine (resident) on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 2**30

@@ -1,0 +1,88 @@
+"""Before a run: refuse what cannot work, and try everything once without writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vidiff.building import Plan, build_diffuser, machine_bytes
+from vidiff.config import Config, ConfigError
+from vidiff.diffuser import Diffuser
+from vidiff.engine.checkpoint import verify
+from vidiff.engine.data import Order, check_length, loader, to_device
+from vidiff.engine.optim import LearningRate, make_optimizer
+from vidiff.engine.parallel import World, autocast, check_precision, peak_memory_gib
+from vidiff.engine.sample import conditions_of, draw
+from vidiff.errors import Refused
+from vidiff.precision import widen_convolutions
+from vidiff.random import Random
+
+
+def preflight(plan: Plan, world: World, resume: str = "auto") -> None:
+    """Refuse, before a folder is made, what `plan` cannot see. Raises ConfigError with every problem."""
+    config = plan.config
+    stand_in = torch.nn.Linear(2, 3, device=world.device)
+
+    def optimizer() -> None:
+        LearningRate(make_optimizer(stand_in, config.optimizer), config.schedule, config.train.steps)
+
+    checks = [lambda: check_precision(world.device, config.train.precision), lambda: check_length(plan.dataset)]
+    checks += [lambda: check_memory(plan.diffuser, world.device)]
+    checks += [lambda: rows_of_step(config, world), optimizer]
+    checks += [lambda: verify(Path(resume))] if resume not in ("auto", "none") else []
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except Refused as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_memory(diffuser: Diffuser, device: torch.device) -> None:
+    """Raises Refused when weights, gradients, two moments and the average do not fit the machine (CPU only)."""
+    need, have = 5 * sum(4 * p.numel() for p in diffuser.parameters()), machine_bytes()
+    if device.type == "cpu" and need > have:
+        raise Refused(
+            f"training {need // 20:,} parameters needs {need / 2**30:,.0f} GiB, the machine has {have / 2**30:,.0f}."
+        )
+
+
+def dry_run(plan: Plan, world: World) -> dict[str, float]:
+    """Everything once, nothing written: one real batch forward and backward, and a two-step sample."""
+    config = plan.config
+    plan.sampler.steps = 2
+    diffuser = build_diffuser(config, plan.dataset).to(world.device)
+    widen_convolutions(diffuser, world.device, config.train.precision)
+    order = Order(len(plan.dataset), config.seed)
+    size = max(1, config.train.batch_size // config.train.accumulate)
+    samples = next(loader(plan.dataset, [[order(i) for i in range(size)]]))
+    random = Random(config.seed, "train", rows=range(size), device=world.device)
+    with autocast(world.device, config.train.precision):
+        loss = diffuser(to_device(samples, world.device), random)["loss"]
+    loss.backward()
+    loss = loss.detach()
+    rows = range(2)
+    drawing = draw(
+        diffuser, plan.grid, plan.sampler, plan.guidance, seed=config.seed, rows=rows,
+        conditions=conditions_of(plan, rows), precision=config.train.precision,
+    )  # fmt: skip
+    return {
+        "loss": float(loss),
+        "clips": size,
+        "frames": drawing.video.shape[2],
+        "peak_gib": peak_memory_gib(world.device),
+    }
+
+
+def rows_of_step(config: Config, world: World) -> range:
+    """The rows of a step's batch that are this process's. Raises Refused when they do not split evenly."""
+    rows = world.share(config.train.batch_size, "train.batch_size")
+    if len(rows) % config.train.accumulate:
+        raise Refused(
+            f"train.batch_size is {config.train.batch_size}: it does not split into "
+            f"train.accumulate={config.train.accumulate} equal passes on {world.size} process(es)."
+        )
+    return rows

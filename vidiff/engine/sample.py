@@ -1,0 +1,108 @@
+"""Drawing videos from a model: one seed per sample, so sample 7 is the same in any company."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidiff.building import Plan, build_dataset
+from vidiff.diffuser import Diffuser
+from vidiff.diffusion.guidance import Guidance
+from vidiff.diffusion.sampler import Sampler
+from vidiff.engine.data import Tolerant, collate, to_device
+from vidiff.engine.parallel import autocast
+from vidiff.errors import Refused
+from vidiff.random import Random
+from vidiff.types import Grid
+from vidiff.video import to_uint8
+
+
+@dataclass
+class Drawing:
+    """Videos with what it took to draw them."""
+
+    video: Tensor
+    """uint8 (N,C,T,H,W) on the CPU."""
+    conditions: list[dict[str, Any]]
+    seconds: float
+    evaluations: int
+    """Network evaluations per video; guidance with a null branch counts as one batched evaluation."""
+
+
+def draw(
+    diffuser: Diffuser,
+    grid: Grid,
+    sampler: Sampler,
+    guidance: Guidance,
+    *,
+    seed: int,
+    rows: Sequence[int],
+    conditions: Sequence[dict[str, Any]] = (),
+    batch_size: int = 8,
+    precision: str = "fp32",
+    watch: Callable[[int], None] = lambda done: None,
+) -> Drawing:
+    """Draw one video per row number; noise is a function of (seed, row) alone.
+
+    `conditions` are batch entries per row ({"label": 3}), empty without conditions. `watch(k)` is called
+    before the k-th network evaluation (for progress and interruption).
+    """
+    device = next(diffuser.parameters()).device
+    began, videos, evaluations = time.perf_counter(), [], 0
+    was_training = diffuser.training
+    diffuser.eval()
+
+    def count() -> None:
+        nonlocal evaluations
+        watch(evaluations)
+        evaluations += 1
+
+    for start in range(0, len(rows), batch_size):
+        part = list(rows[start : start + batch_size])
+        batch = to_device(collate(conditions[start : start + batch_size]), device) if conditions else {}
+        with autocast(device, precision):
+            video = diffuser.sample(grid, sampler, guidance, Random(seed, "sample", rows=part), batch, count)
+        videos.append(to_uint8(video).cpu())
+    diffuser.train(was_training)
+    chunks = max(1, len(videos))
+    return Drawing(torch.cat(videos), list(conditions), time.perf_counter() - began, evaluations // chunks)
+
+
+def conditions_of(
+    plan: Plan, rows: Sequence[int], label: int | None = None, prompts: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """What each row is conditioned on: its class, one of the prompts in turn and, where the conditioner reads more
+    than that, held-out clip number `row`.
+
+    Raises Refused for a label that is no class, and for prompts that nothing reads.
+    """
+    classes = class_conditions(rows, plan.dataset.num_classes, label)
+    reads = plan.diffuser.reads
+    if prompts and "text" not in reads:
+        name = plan.config.components["conditioner"]["name"]
+        raise Refused(f"conditioner {name} reads no text, so a prompt would change nothing; train with text_bytes.")
+    texts = [{"text": prompts[row % len(prompts)]} for row in rows] if prompts else []
+    if texts and reads <= {"label", "text"}:
+        return [{**text, **(classes[i] if classes else {})} for i, text in enumerate(texts)]
+    if reads <= {"label"}:
+        return classes
+    wanted = reads | {"video"} if "latent" in reads else reads
+    held_out = Tolerant(build_dataset(plan.config, "val"))
+    clips = [{k: v for k, v in held_out[row].items() if k in wanted} for row in rows]
+    for chosen in (classes if label is not None else [], texts):
+        clips = [{**clip, **entry} for clip, entry in zip(clips, chosen, strict=True)] if chosen else clips
+    return clips
+
+
+def class_conditions(rows: Sequence[int], num_classes: int, label: int | None = None) -> list[dict[str, Any]]:
+    """The class of each row: the one asked for, or all classes in turn; empty without classes. Raises Refused."""
+    if not num_classes:
+        return []
+    if label is not None and not 0 <= label < num_classes:
+        raise Refused(f"label {label} is not a class: there are {num_classes}, 0 to {num_classes - 1}.")
+    return [{"label": row % num_classes if label is None else label} for row in rows]

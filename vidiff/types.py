@@ -1,0 +1,262 @@
+"""The contracts: what the kinds of components promise each other.
+
+Axes: B batch, C channels, T frames, H W; `c t h w` the latent grid; N = t*h*w tokens;
+D width; L text length; S steps. Video is `B C T H W` everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+# ---- settings with a range: what a YAML value must satisfy ----
+
+
+@dataclass(frozen=True)
+class Range:
+    """Closed bounds of a number in a YAML file; `above` is an open lower bound."""
+
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+
+    def refuses(self, value: float) -> str | None:
+        """What the value should have been, or None when it is inside."""
+        if self.above is not None and not value > self.above:
+            return f"above {self.above:g}"
+        if self.min is not None and not value >= self.min:
+            return f"at least {self.min:g}"
+        if self.max is not None and not value <= self.max:
+            return f"at most {self.max:g}"
+        return None
+
+
+Count = Annotated[int, Range(min=1)]
+Depth = Annotated[int, Range(min=1, max=1000)]
+Natural = Annotated[int, Range(min=0)]
+Fraction = Annotated[float, Range(min=0.0, max=1.0)]
+Positive = Annotated[float, Range(above=0.0)]
+NonNegative = Annotated[float, Range(min=0.0)]
+
+
+# ---- what travels between components ----
+
+
+class Grid(NamedTuple):
+    """The shape of a latent: channels, frames, height, width (without the batch)."""
+
+    c: int
+    t: int
+    h: int
+    w: int
+
+    def __str__(self) -> str:
+        return f"{self.c}x{self.t}x{self.h}x{self.w}"
+
+
+@dataclass(frozen=True)
+class CondSpec:
+    """What a conditioner provides: widths, or 0 where it provides nothing of the sort."""
+
+    vector: int = 0
+    tokens: int = 0
+    length: int = 0
+    channels: int = 0
+    coords: int = 0
+    image: int = 0
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The routes in use, a subset of {'vector', 'tokens', 'channels', 'coords', 'image'}."""
+        return frozenset(r for r in ("vector", "tokens", "channels", "coords", "image") if getattr(self, r))
+
+
+@dataclass(frozen=True)
+class Cond:
+    """The condition of a batch.
+
+    Shapes: vector (B,V), tokens (B,L,D) with mask (B,L) True = keep, channels (B,k,t,h,w), coords (B,N,k),
+    image (B,M,K), the tokens of a picture beside those of a text.
+    """
+
+    vector: Tensor | None = None
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+    channels: Tensor | None = None
+    coords: Tensor | None = None
+    image: Tensor | None = None
+
+
+def join(conds: Sequence[Cond]) -> Cond:
+    """Several conditions as one batch, in order: one call of the network for all of them."""
+    import torch
+
+    columns = {f.name: [getattr(c, f.name) for c in conds] for f in fields(Cond)}
+    return Cond(**{name: torch.cat(parts) if parts[0] is not None else None for name, parts in columns.items()})
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a published checkpoint is: nodes of a YAML file, the latent's grid, the width of the network's answer."""
+
+    nodes: dict[str, Any]
+    grid: Grid
+    out_channels: int
+    num_classes: int = 0
+
+
+Batch = Mapping[str, Any]
+"""What a dataset's items are collated to: "video" uint8 (B,C,T,H,W), "label" (B,), "text" list, "fps" (B,)…
+
+Entries that some conditioners read: "motion" (B,), "size" (B,2) height and width, "known" (B,t) bool latent frames,
+"camera" (B,T,3,4) camera to world and "intrinsics" (B,4) fx fy cx cy in shares of width and height.
+"""
+
+
+class BadSample(ValueError):
+    """A sample that cannot be had (an undecodable video): skipped, counted and named, never fatal by itself."""
+
+    def __init__(self, path: object, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = str(path), reason
+
+    def __reduce__(self):
+        return (BadSample, (self.path, self.reason))
+
+
+# ---- the contracts ----
+
+
+class Tokenizer(Protocol):
+    """Video to latents and back. `frozen` ones have no trainable parameters."""
+
+    frozen: bool
+
+    def latent_shape(self, video_shape: tuple[int, int, int, int]) -> Grid:
+        """(C,T,H,W) -> (c,t,h,w). Raises ValueError with the numbers when the video does not fit."""
+
+    def encode(self, video: Tensor) -> Tensor:
+        """video (B,C,T,H,W) in [-1,1] -> z (B,c,t,h,w) of about unit standard deviation."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B,c,t,h,w) -> video (B,C,T,H,W), about [-1,1], not clamped."""
+
+
+class Conditioner(Protocol):
+    """Batch entries to what a backbone understands.
+
+    `reads` names the entries it needs; "latent" (B,c,t,h,w) the Diffuser puts there, encoded from the video.
+    `drop` is the probability that a training sample loses its condition, or one each for several of them.
+    """
+
+    spec: CondSpec
+    reads: frozenset[str]
+    drop: float | tuple[float, ...]
+
+    def __call__(self, batch: Batch, drop: Tensor) -> Cond:
+        """drop (B,) bool, True = replace this sample's condition by the null condition.
+
+        With a tuple of probabilities also (B,len(drop)), a column for each; (B,) then drops all of them.
+        """
+
+
+class Backbone(Protocol):
+    """The network. `uses` names the routes of a condition it takes in, `needs` (may be absent) those it must have."""
+
+    uses: frozenset[str]
+    zero_init: bool
+    blocks: Any
+
+    def __call__(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
+        """x (B,c,t,h,w), time (B,) or (B,t) as the prediction's label -> (B,out_channels,t,h,w)."""
+
+    def check(self, grid: Grid) -> None:
+        """Raises ValueError for a grid this network cannot take."""
+
+
+class Attention(Protocol):
+    """Scaled dot-product attention by one named implementation; never falls back in silence.
+
+    One that leaves out pairs by itself (a window) says which: seen(N, M, device) -> mask (N,M), True = looked at.
+    """
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """q (B,heads,N,Dh), k v (B,heads,M,Dh), mask broadcastable to (B,heads,N,M), True = keep -> (B,heads,N,Dh)."""
+
+    def refuses(self, device: str, dtype: Any, head_dim: int, masked: bool) -> str | None:
+        """Why this implementation cannot do it, or None when it can."""
+
+
+class Positions(Protocol):
+    """Where tokens are. Everything is computed from coordinates at forward time, nothing is stored by size.
+
+    coords (*sizes,axes) are the indices of a grid's cells along the axes asked for ("thw", "hw" or "t");
+    their shape tells the grid, on every device and without looking at numbers.
+    """
+
+    def added(self, coords: Tensor) -> Tensor | None:
+        """coords (*sizes,axes) -> (*sizes,D) to add to the tokens, or None."""
+
+    def rotation(self, coords: Tensor) -> tuple[Tensor, Tensor] | None:
+        """coords (*sizes,axes) -> cos, sin to rotate queries and keys by, or None.
+
+        (*sizes,Dh) for all heads alike, or (*sizes,D), each head in its own way.
+        """
+
+
+class Dataset(Protocol):
+    """Clips by number. `[i]` is a function of (seed, i) only.
+
+    It is defined for every i >= 0: `i % len` is the item, `i // len` the time it is seen
+    (another crop, another flip; synthetic data are fresh), so epochs need no state.
+    """
+
+    shape: tuple[int, int, int, int]
+    num_classes: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """{"video": uint8 (C,T,H,W), "label": int, "text": str, "fps": float …}. Raises BadSample."""
+
+
+class Metric(Protocol):
+    """A number about samples, with the protocol it was measured under."""
+
+    protocol: dict[str, Any]
+
+    def update(self, real: Tensor, fake: Tensor) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
+
+class Callback(Protocol):
+    """Anything periodic: called after every `every`-th optimizer step."""
+
+    every: int
+
+    def __call__(self, trainer: Any) -> None: ...
+
+
+class Converter(Protocol):
+    """Checkpoints of one published system to our components and back: functions of state dicts, nothing kept.
+
+    The constructor's settings are what weights do not tell (num_heads, num_classes …), all with a default.
+    `keys` are in every checkpoint of the family, and tell it.
+    """
+
+    keys: tuple[str, ...]
+
+    def describe(self, state: Mapping[str, Tensor]) -> Description:
+        """Which components, of which sizes. Raises ValueError for what nobody says."""
+
+    def from_official(self, state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Official state dict -> {"backbone": state dict, "conditioner": state dict}. Raises ValueError."""
+
+    def to_official(self, parts: Mapping[str, Any], description: Description) -> dict[str, Tensor]:
+        """The inverse: {"backbone", "conditioner"} of the components described -> official state dict."""

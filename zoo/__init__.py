@@ -1,0 +1,16 @@
+"""Every named component. Importing this package fills the registries of `vidiff.registry`."""
+
+from zoo import (  # noqa: F401
+    attention,
+    backbones,
+    callbacks,
+    conditioners,
+    converters,
+    datasets,
+    guidance,
+    metrics,
+    objectives,
+    positions,
+    samplers,
+    tokenizers,
+)

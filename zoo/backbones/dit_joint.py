@@ -1,0 +1,89 @@
+"""DiT on video: every token attends to every token of the clip.
+
+Peebles & Xie 2022 (2212.09748), with AdaLN-Zero and in-context tokens (sec. 3.2, fig. 3); on images (t = 1) it is
+DiT and SiT (2401.08740), with tubelets, learned positions and no condition it is Nano-Sora.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vidiff.registry import BACKBONES
+from vidiff.types import Attention, CondSpec, Count, Depth, Fraction, Grid, Positive
+from zoo.layers.adaln import AdaLNBlock, AdaLNHead
+from zoo.layers.attention import head_dim
+from zoo.layers.incontext import InContextBlock, keys_kept, unturned
+from zoo.layers.mlp import Activation
+from zoo.layers.norms import Norm, QKNorm
+from zoo.layers.text import TextTransformer
+from zoo.layers.transformer import Placing
+
+
+@BACKBONES.register("dit_joint", tiny=dict(dim=48, depth=2, num_heads=2))
+class DiTJoint(TextTransformer):
+    """A diffusion transformer with joint attention over space and time.
+
+    x (B,c,t,h,w), time (B,) or (B,t) -> (B,out_channels,t,h,w). cond.vector (B,dim) steers the blocks with the time,
+    cond.tokens (B,L,K) join the sequence (in-context), cond.channels (B,k,t,h,w) enter beside the latent.
+    """
+
+    def __init__(
+        self,
+        dim: Count = 384,
+        depth: Depth = 8,
+        num_heads: Count = 6,
+        mlp_ratio: Positive = 4.0,
+        norm: Norm = "layer",
+        qk_norm: QKNorm = "none",
+        activation: Activation = "gelu",
+        dropout: Fraction = 0.0,
+        time_scale: Positive = 1000.0,
+        recompute: bool = False,
+        *,
+        grid: Grid,
+        out_channels: int,
+        cond: CondSpec,
+        attention: Attention,
+        positions,
+    ):
+        """Raises ValueError when the heads do not divide the width, or positions do not fit it."""
+        kind = InContextBlock if cond.tokens else AdaLNBlock
+        if cond.tokens and getattr(attention, "seen", None):
+            raise ValueError("tokens of a condition are for all to see, this attention is local. Use attention=sdpa.")
+        block = partial(kind, dim, num_heads, attention, "joint", mlp_ratio, qk_norm, activation, dropout, norm)
+        super().__init__(
+            [block() for _ in range(depth)], dim, time_scale, recompute, grid, out_channels, cond,
+            head=AdaLNHead(dim, out_channels, norm),
+            **({"text": nn.Linear(cond.tokens, dim)} if cond.tokens else {}),
+        )  # fmt: skip
+        self.attention, self.head_dim = attention, head_dim(dim, num_heads)
+        self.axes = "thw" if self.grid.t > 1 else "hw"  # an image has no time axis
+        self.positions = positions(dim=dim, head_dim=self.head_dim, grid=self.grid, axes=self.axes)
+
+    def check(self, grid: Grid) -> None:
+        """Raises ValueError for other channels, or for frames where the network was built for images."""
+        super().check(grid)
+        if self.axes == "hw" and grid.t > 1:
+            raise ValueError(
+                f"the network was built for images (one latent frame) and tells no times apart; this is {grid}."
+            )
+
+    def walk(self, tokens: Tensor, c: Tensor, grid: Grid, text: Tensor | None, mask: Tensor | None) -> Tensor:
+        """tokens (B,t,S,D) -> (B,t,S,D): positions, then all blocks; with text (B,L,D) as one sequence."""
+        place = Placing(self.positions, self.axes, grid, tokens.device)
+        tokens = place.add(tokens)
+        if text is None:
+            for block in self.blocks:
+                tokens = self.run(block, tokens, c, place.rotation)
+            return tokens
+        num, length = math.prod(grid[1:]), text.shape[1]
+        rotation, keep = unturned(place.rotation, length), keys_kept(mask, num)
+        sequence = torch.cat([rearrange(tokens, "b t s d -> b (t s) d"), text], dim=1)
+        for block in self.blocks:
+            sequence = self.run(block, sequence, c, rotation, length, keep)
+        return rearrange(sequence[:, :num], "b (t s) d -> b t s d", t=grid.t)

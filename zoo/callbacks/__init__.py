@@ -1,0 +1,3 @@
+"""Callbacks: anything periodic."""
+
+from zoo.callbacks import samples, validation  # noqa: F401

@@ -1,0 +1,94 @@
+"""What checkpoints in the form of diffusers share: modules by name, fused and separate queries, keys and values.
+
+github.com/huggingface/diffusers (Apache-2.0). Nothing here registers a family; the files beside do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from zoo.converters.official import State
+
+NUMBER = re.compile(r"(?<=blocks\.)\d+")
+
+TIME = {"linear_1": "mlp.0", "linear_2": "mlp.2"}
+"""Their TimestepEmbedding -> ours."""
+
+SELF_ATTENTION = {"attn1.qkv": "attn.qkv", "attn1.to_out.0": "attn.proj", "attn1.norm_q": "attn.q_norm",
+                  "attn1.norm_k": "attn.k_norm"}  # fmt: skip
+
+CROSS_ATTENTION = {"attn2.to_q": "cross.q", "attn2.kv": "cross.kv", "attn2.to_out.0": "cross.proj",
+                   "attn2.norm_q": "cross.q_norm", "attn2.norm_k": "cross.k_norm"}  # fmt: skip
+
+FUSED = {"attn1.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"), "attn2.kv": ("attn2.to_k", "attn2.to_v"),
+         "attn2.add_kv": ("attn2.add_k_proj", "attn2.add_v_proj")}  # fmt: skip
+"""One Linear of ours -> several of theirs, whose rows follow each other."""
+
+
+def feed_forward(name: str) -> dict[str, str]:
+    """Their FeedForward under this name -> our MLP."""
+    return {f"{name}.net.0.proj": "mlp.fc1", f"{name}.net.2": "mlp.fc2"}
+
+
+def under(theirs: str, ours: str, names: Mapping[str, str]) -> dict[str, str]:
+    """A table of modules with both sides under a prefix."""
+    return {f"{theirs}.{a}": f"{ours}.{b}" for a, b in names.items()}
+
+
+def rename(state: State, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Every key by the table of modules, or of whole keys (`*` is a block's number).
+
+    Raises ValueError for a key that the table lacks.
+    """
+    renamed = {}
+    for key, value in state.items():
+        number = NUMBER.search(key)
+        pattern = NUMBER.sub("*", key)
+        module, _, parameter = pattern.rpartition(".")
+        if pattern in names:
+            new = names[pattern]
+        elif module in names:
+            new = f"{names[module]}.{parameter}"
+        else:
+            raise ValueError(f"'{key}' is not a weight of this kind of checkpoint. Known modules: {', '.join(names)}.")
+        renamed[new.replace("*", number[0] if number else "*")] = value
+    return renamed
+
+
+def fuse(state: State) -> dict[str, Tensor]:
+    """Queries, keys and values of one attention as one Linear. Raises KeyError where one is missing."""
+    fused = dict(state)
+    for whole, parts in FUSED.items():
+        for key in [k for k in fused if f".{parts[0]}." in k]:
+            rows = [fused.pop(key.replace(parts[0], part)) for part in parts]
+            fused[key.replace(parts[0], whole)] = torch.cat(rows)
+    return fused
+
+
+def unfuse(state: State) -> dict[str, Tensor]:
+    """The inverse of `fuse`."""
+    separate = dict(state)
+    for whole, parts in FUSED.items():
+        for key in [k for k in separate if f".{whole}." in k]:
+            rows = separate.pop(key).chunk(len(parts))
+            separate |= {key.replace(whole, part): row.contiguous() for part, row in zip(parts, rows, strict=True)}
+    return separate
+
+
+def depth(state: State, blocks: str = "transformer_blocks") -> int:
+    """How many blocks of this name there are."""
+    return 1 + max(int(key.split(".")[1]) for key in state if key.startswith(f"{blocks}."))
+
+
+def heads(dim: int, num_heads: int | None, head_dim: int) -> int:
+    """The number of heads, given or by the published width of a head. Raises ValueError when neither fits."""
+    if num_heads is None and dim % head_dim:
+        raise ValueError(
+            f"a checkpoint does not say its number of heads, and dim={dim} does not split into heads of {head_dim}: "
+            "give num_heads."
+        )
+    return num_heads or dim // head_dim

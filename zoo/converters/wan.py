@@ -1,0 +1,126 @@
+"""Checkpoints of Wan 2.1's transformer in the form of diffusers: WanTransformer3DModel (2503.20314).
+
+It takes latents of its VAE in patches, 1000 sigma as time, and answers noise - x0 in patches ordered
+(pt ph pw c). The image-to-video model has more channels at its entrance, our condition's `channels`, and a
+second set of keys and values for the tokens of an image, our condition's `image`.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from vidiff.registry import CONVERTERS
+from vidiff.types import Count, Grid
+from zoo.converters.diffusers import (
+    CROSS_ATTENTION,
+    SELF_ATTENTION,
+    TIME,
+    depth,
+    feed_forward,
+    fuse,
+    heads,
+    rename,
+    under,
+    unfuse,
+)
+from zoo.converters.official import Description, Parts, State, inverse
+
+NAMES = {
+    "patch_embedding": "embed",
+    "proj_out": "head.linear",
+    "scale_shift_table": "head.table",
+    "condition_embedder.time_proj": "adaln.linear",
+    "condition_embedder.text_embedder.linear_1": "text.fc1",
+    "condition_embedder.text_embedder.linear_2": "text.fc2",
+    "blocks.*.scale_shift_table": "blocks.*.table",
+    "blocks.*.norm2": "blocks.*.cross_norm",
+    **under("condition_embedder.time_embedder", "time", TIME),
+    **under(
+        "condition_embedder.image_embedder",
+        "image",
+        {"norm1": "norm1", "ff.net.0.proj": "fc1", "ff.net.2": "fc2", "norm2": "norm2"},
+    ),
+    **under("blocks.*", "blocks.*", {**SELF_ATTENTION, **CROSS_ATTENTION, **feed_forward("ffn")}),
+    **under("blocks.*.attn2", "blocks.*.cross", {"add_kv": "kv_image", "norm_added_k": "k_norm_image"}),
+}
+
+PATCH = (1, 2, 2)
+EXTRA = "embed_channels.weight"
+HEAD_ROWS = ("head.linear.weight", "head.linear.bias")
+
+
+@CONVERTERS.register("wan")
+class Wan:
+    """Wan 2.1's transformer, text to video: diffusers' WanTransformer3DModel."""
+
+    keys = ("patch_embedding.weight", "condition_embedder.time_proj.weight",
+            "condition_embedder.text_embedder.linear_1.weight", "blocks.0.attn2.norm_q.weight")  # fmt: skip
+
+    def __init__(
+        self,
+        num_heads: Count | None = None,
+        sizes: tuple[Count, Count, Count] = (21, 30, 52),
+        length: Count = 512,
+    ):
+        """`sizes` (t,h,w) of the tokens (480p of 81 frames), `length` of the text.
+
+        Published models have heads of 128 channels.
+        """
+        self.num_heads, self.sizes, self.length = num_heads, sizes, length
+
+    def describe(self, state: State) -> Description:
+        """The components of this checkpoint. Raises ValueError for what nobody says."""
+        dim, _, *patch = state["patch_embedding.weight"].shape
+        if tuple(patch) != PATCH:
+            raise ValueError(f"patches are {patch}, and a Wan checkpoint has {list(PATCH)}.")
+        num_heads = heads(dim, self.num_heads, 128)
+        side = 2 * (dim // num_heads // 6)  # channels of a head that belong to h, and as many to w
+        out = len(state["proj_out.bias"])
+        return Description(
+            nodes={
+                "tokenizer": {"name": "frame_patch", "size": PATCH[1]},
+                "backbone": {
+                    "name": "dit_cross",
+                    "dim": dim,
+                    "depth": depth(state, "blocks"),
+                    "num_heads": num_heads,
+                    "mlp_ratio": len(state["blocks.0.ffn.net.0.proj.bias"]) / dim,
+                    "qk_norm": "rms_across",
+                    "cross_norm": "blocks.0.norm2.weight" in state,
+                    "activation": "gelu_tanh",
+                    "frequencies": state["condition_embedder.time_embedder.linear_1.weight"].shape[1],
+                },
+                "positions": {"name": "rotary", "sections": [dim // num_heads - 2 * side, side, side]},
+                "conditioner": {
+                    "name": "text_embeddings",
+                    "dim": state["condition_embedder.text_embedder.linear_1.weight"].shape[1],
+                    "length": self.length,
+                },
+                "objective": {"name": "rectified_flow"},
+            },
+            grid=Grid(out, *self.sizes),
+            out_channels=out,
+        )
+
+    def from_official(self, state: State) -> Parts:
+        """Official state dict -> ours. Raises ValueError for foreign keys."""
+        backbone = rename(fuse(state), NAMES)
+        backbone = {k: v.flatten(0, 1) if k.endswith("table") else v for k, v in backbone.items()}  # (1,6,D) -> (6,D)
+        weight, latents = backbone["embed.weight"], len(state["proj_out.bias"]) // (PATCH[1] * PATCH[2])
+        backbone["embed.weight"] = weight[:, :latents].flatten(1)
+        if weight.shape[1] > latents:
+            backbone[EXTRA] = weight[:, latents:].flatten(1)
+        for name in HEAD_ROWS:
+            backbone[name] = rearrange(backbone[name], "(p q c) ... -> (c p q) ...", p=PATCH[1], q=PATCH[2])
+        return {"backbone": backbone, "conditioner": {}}
+
+    def to_official(self, parts: Parts, description: Description) -> dict[str, Tensor]:
+        """Ours -> official state dict."""
+        backbone = {k: v[None] if k.endswith("table") else v for k, v in parts["backbone"].items()}
+        for name in HEAD_ROWS:
+            backbone[name] = rearrange(backbone[name], "(c p q) ... -> (p q c) ...", p=PATCH[1], q=PATCH[2])
+        weight = torch.cat([backbone["embed.weight"], *[backbone.pop(k) for k in list(backbone) if k == EXTRA]], dim=1)
+        backbone["embed.weight"] = rearrange(weight, "d (c t p q) -> d c t p q", t=PATCH[0], p=PATCH[1], q=PATCH[2])
+        return unfuse(rename(backbone, inverse(NAMES)))

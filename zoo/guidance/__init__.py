@@ -1,0 +1,3 @@
+"""Guidance: how the beliefs with and without a condition are combined."""
+
+from zoo.guidance import cfg, none  # noqa: F401

@@ -1,0 +1,23 @@
+"""The conditional model as it is."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vidiff.diffusion.estimate import Estimate, EstimateFn
+from vidiff.diffusion.guidance import Evaluate, Guidance
+from vidiff.registry import GUIDANCE
+from vidiff.types import Cond
+
+
+@GUIDANCE.register("none")
+class Unguided(Guidance):
+    """One evaluation with the condition."""
+
+    needs_uncond = False
+
+    def __call__(self, evaluate: Evaluate, cond: Cond, uncond: Cond) -> EstimateFn:
+        def estimate(x: Tensor, t: Tensor) -> Estimate:
+            return evaluate(x, t, [cond])[0]
+
+        return estimate

@@ -1,0 +1,1 @@
+"""Unregistered leaves that components are built from."""

@@ -1,0 +1,1 @@
+"""Metrics: numbers about samples with the protocol they were measured under."""
