@@ -48,12 +48,13 @@ def name_in(code):
 
 @pytest.fixture
 def registry():
-    """The registries as they were before, afterwards."""
+    """The registries and the imported project files as they were before, afterwards."""
     before = {kind: dict(r._components) for kind, r in KINDS.items()}
+    imported = set(sys.modules)
     yield KINDS
     for kind, components in before.items():
         KINDS[kind]._components = components
-    for module in [m for m in sys.modules if m.startswith("vidiff_project_")]:
+    for module in [m for m in sys.modules if m.startswith("vidiff_project_") and m not in imported]:
         del sys.modules[module]
 
 
