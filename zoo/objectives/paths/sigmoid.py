@@ -51,9 +51,11 @@ class Sigmoid(Path):
         return self.first + t * self.length
 
     def _share(self, fraction: Tensor, other: float, t: Tensor) -> Tensor:
-        # sqrt of S(b) - S(a) = sinh((b - a)/2) / (2 cosh(a/2) cosh(b/2)), over the whole: no digits lost
-        shape = 2 * math.cosh(other / 2) / (self.span * torch.cosh(self._z(t) / 2))
-        return torch.sqrt(torch.sinh(self.length / 2 * fraction) * shape)
+        # sqrt of S(b) - S(a) = sinh((b - a)/2) / (2 cosh(a/2) cosh(b/2)), over the whole: no digits lost,
+        # and exactly 1 at the end, where both quotients are of equal numbers
+        whole, end = torch.full_like(t, self.length / 2), torch.full_like(t, other / 2)
+        grown = torch.sinh(self.length / 2 * fraction) / torch.sinh(whole)
+        return torch.sqrt(grown * (torch.cosh(end) / torch.cosh(self._z(t) / 2)))
 
     def _signal_loss(self, t: Tensor) -> Tensor:
         """-d alpha^2 / dt."""
