@@ -30,7 +30,7 @@ class BetaTable(VariancePreserving):
         if len(worst):
             raise ValueError(
                 f"a beta of {worst.item():g} in a table of {len(betas)} timesteps: each must lie strictly "
-                "between 0 and 1. Use more timesteps or smaller betas."
+                "between 0 and 1 (the last may be 1). Use more timesteps or smaller betas."
             )
         steps = -torch.log1p(-betas)
         self._totals = torch.cat([steps.new_zeros(1), steps.cumsum(0)])  # (T+1,), infinite at the end of the signal
@@ -42,7 +42,7 @@ class BetaTable(VariancePreserving):
 
     def beta(self, t: Tensor) -> Tensor:
         """Constant between entries, at an entry that of the step that leads to it; 2T/(1 - f) in a step to nothing."""
-        i, fraction, low, rise = self._at(t)
+        i, fraction, _, rise = self._at(t)
         return torch.where(self._fatal(i), 2 / (1 - fraction), rise) * self.num_timesteps
 
     def total_beta(self, t: Tensor) -> Tensor:

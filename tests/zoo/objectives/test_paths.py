@@ -67,8 +67,8 @@ def test_sigmoid_is_the_formula_of_the_paper():
     [
         ({"name": "ve_geometric", "sigma_min": 3.0, "sigma_max": 2.0}, "sigma_min 3 must be below sigma_max 2."),
         ({"name": "sigmoid", "start": 1.0, "end": 1.0}, "start 1 must be below end 1."),
-        ({"name": "ddpm", "num_timesteps": 20}, "a beta of 1 in a table of 20 timesteps"),
-        ({"name": "ddpm_cosine", "cap": 1.0}, "a beta of 1 in a table of 1000 timesteps"),
+        ({"name": "ddpm", "num_timesteps": 19}, "a beta of 1.05263 in a table of 19 timesteps"),
+        ({"name": "ddpm_cosine", "cap": 0.0}, "a beta of 0 in a table of 1000 timesteps"),
     ],
 )
 def test_impossible_settings_are_refused_with_the_numbers(node, text):

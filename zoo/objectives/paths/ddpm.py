@@ -11,7 +11,7 @@ from vidiff.types import Count, Positive
 class Ddpm(BetaTable):
     """betas linear from beta_start to beta_end times 1000/T: what DiT and Latte were trained on.
 
-    Raises ValueError when a beta reaches 1 (T <= 20 with the default ends).
+    Raises ValueError when a beta exceeds 1 (T < 20 with the default ends; T = 20 ends in pure noise).
     """
 
     def __init__(self, num_timesteps: Count = 1000, beta_start: Positive = 1e-4, beta_end: Positive = 0.02):
