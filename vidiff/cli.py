@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import NoReturn
 
-from vidiff.errors import DONE, INTERRUPTED, REFUSED, STOPPED, Interrupted, Refused, Stopped
+from vidiff.errors import DONE, FAILED, INTERRUPTED, REFUSED, STOPPED, Failed, Interrupted, Refused, Stopped
 from vidiff.registry import UnknownName, did_you_mean
 
 COMMANDS = {
@@ -63,7 +63,10 @@ def add_run_flags(made: argparse.ArgumentParser, seed: str = "the same as seed=N
 
 
 def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str] | None = None) -> int:
-    """Parse, run, and turn how it ended into an exit code: 0, 2 refused, 3 stopped by a rule, 75 interrupted."""
+    """Parse, run, and turn how it ended into an exit code.
+
+    0 done, 1 a part failed, 2 refused, 3 stopped by a rule, 75 interrupted.
+    """
     arguments = made.parse_intermixed_args(argv)
     for name in (signal.SIGTERM, signal.SIGUSR1):  # until a trainer asks for more: nothing to save yet
         signal.signal(name, _interrupt)
@@ -71,6 +74,8 @@ def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str]
         command(arguments)
     except (Refused, UnknownName) as error:
         return _report("error", error, arguments, REFUSED)
+    except Failed as error:
+        return _report("failed", error, arguments, FAILED)
     except Stopped as error:
         return _report("stopped", error, arguments, STOPPED)
     except Interrupted as error:

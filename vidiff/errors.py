@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-DONE, REFUSED, STOPPED, INTERRUPTED = 0, 2, 3, 75
+DONE, FAILED, REFUSED, STOPPED, INTERRUPTED = 0, 1, 2, 3, 75
 
 
 class Refused(ValueError):
     """Input that cannot be used: one line, exit code 2, nothing written, no traceback."""
+
+
+class Failed(RuntimeError):
+    """A part of what was asked for failed and the rest went on: exit code 1."""
 
 
 class Stopped(RuntimeError):

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vidiff.config.checking import Checker
 from vidiff.config.importing import import_components
-from vidiff.config.merging import Layers, read_layers
+from vidiff.config.merging import Change, Layers, read_layers
 from vidiff.config.schema import EMA, SECTIONS, SLOTS, Checkpoint, Log, Optimizer, Schedule, Train
 from vidiff.errors import Refused
 
@@ -73,7 +73,7 @@ class Config:
         return f"{place}: " if place and not place.startswith("'") else ""
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load(path: str | Path, overrides: Iterable[str | Change] = ()) -> Config:
     """Read, merge, import, check and complete a configuration.
 
     Raises Refused for a file that cannot be read and ConfigError with every problem of one that can.

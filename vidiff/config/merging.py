@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vidiff.config.reading import parse_override, read_yaml
 from vidiff.errors import Refused
+
+
+class Change(NamedTuple):
+    """A key of a configuration changed by another file, which says where: `place` is 'file:line'."""
+
+    key: str
+    value: Any
+    place: str
 
 
 @dataclass
@@ -32,7 +40,7 @@ class Layers:
         return self.origin.get(key, "")
 
 
-def read_layers(path: Path, overrides: Iterable[str] = ()) -> Layers:
+def read_layers(path: Path, overrides: Iterable[str | Change] = ()) -> Layers:
     """Read a file with its bases and apply the overrides. Raises Refused."""
     layers = Layers()
     _add_file(layers, path, ())
@@ -67,14 +75,15 @@ def _add_file(layers: Layers, path: Path, trail: tuple[Path, ...]) -> None:
     _add(layers, tree, {key: f"{path}:{line}" for key, line in lines.items()})
 
 
-def _add_override(layers: Layers, argument: str) -> None:
-    key, value = parse_override(argument)
+def _add_override(layers: Layers, argument: str | Change) -> None:
+    typed = isinstance(argument, str)
+    key, value, place = (*parse_override(argument), f"'{argument}'") if typed else argument
     if key in ("base", "imports"):
-        raise Refused(f"'{argument}': {key} stands in a YAML file, not on the command line.")
+        raise Refused(f"{place}: {key} stands in a YAML file, not on the command line.")
     tree: Any = value
     for word in reversed(key.split(".")):
         tree = {word: tree}
-    _add(layers, tree, {key: f"'{argument}'"})
+    _add(layers, tree, {key: place})
 
 
 def _add(layers: Layers, tree: dict[str, Any], origin: dict[str, str]) -> None:

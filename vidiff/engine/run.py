@@ -147,14 +147,18 @@ class RunFolder:
                 continue
             shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
 
-    def _compare(self, config: Config, allow_change: bool) -> list[str]:
+    def changed(self, config: Config) -> dict[str, tuple[Any, Any]]:
+        """The dotted keys at which the folder's configuration differs from this one -> (its value, the new one)."""
         old, _ = read_yaml(self.path / "config.yaml")
         changed = differences({k: v for k, v in old.items() if k != "imports"}, config.to_dict())
-        changed |= self._changed_imports(config)
+        return changed | self._changed_imports(config)
+
+    def _compare(self, config: Config, allow_change: bool) -> list[str]:
+        changed = self.changed(config)
         if not changed:
             return []
-        hard = {k: v for k, v in changed.items() if not _within(k, FREE)}
-        forbidden = {k: v for k, v in hard.items() if not _within(k, ALLOWED)}
+        hard = {k: v for k, v in changed.items() if not within(k, FREE)}
+        forbidden = {k: v for k, v in hard.items() if not within(k, ALLOWED)}
         listing = "; ".join(f"{k}: {_short(a)} -> {_short(b)}" for k, (a, b) in (forbidden or hard or changed).items())
         if forbidden:
             raise Refused(
@@ -227,7 +231,8 @@ def command_line() -> list[str]:
     return ["python", *sys.argv]
 
 
-def _within(key: str, prefixes: Iterable[str]) -> bool:
+def within(key: str, prefixes: Iterable[str]) -> bool:
+    """Whether a dotted key is one of the prefixes or inside one."""
     return any(key == p or key.startswith(p + ".") for p in prefixes)
 
 
