@@ -9,20 +9,24 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from vidiff.config import Config, ConfigError
+from vidiff.config import Config, ConfigError, load
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
 from vidiff.diffusion.sampler import Sampler
+from vidiff.errors import Refused
+from vidiff.frozen import Frozen
 from vidiff.gate import gate
+from vidiff.precision import widen_convolutions
 from vidiff.random import derive
-from vidiff.registry import BACKBONES, build
+from vidiff.registry import BACKBONES, build, did_you_mean
 from vidiff.types import Attention, BadSample, Cond, CondSpec, Dataset, Grid
 
 
@@ -36,6 +40,15 @@ class Plan:
     diffuser: Diffuser
     sampler: Sampler
     guidance: Guidance
+    runs: dict[str, Any] = field(default_factory=dict)
+    """The other runs whose models components asked for, with what `read` said of them."""
+
+
+Read = Callable[[Diffuser, str], Any]
+"""Fills a diffuser with the averaged weights of a run; one on the meta device is only compared with them.
+
+Returns what is to be kept of the run in a record. Raises Refused where they do not fit.
+"""
 
 
 def build_dataset(config: Config, split: str) -> Dataset:
@@ -47,28 +60,36 @@ def build_dataset(config: Config, split: str) -> Dataset:
     return build("dataset", config.components["data"], seed=seed, split=split)
 
 
-def build_diffuser(config: Config, dataset: Dataset) -> Diffuser:
-    """The model with its initial weights, a function of the seed. The configuration must have passed `plan`."""
+def build_diffuser(config: Config, dataset: Dataset, read: Read | None = None) -> Diffuser:
+    """The model with its initial weights, a function of the seed. The configuration must have passed `plan`.
+
+    `read` opens the runs that components learn from; without it the model can be sampled, but not so trained.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, "init"))
-        builder = _Builder(config, dataset)
+        builder = _Builder(config, dataset, read)
         diffuser = builder.diffuser()
     if builder.problems:
         raise ConfigError(builder.problems)
     return diffuser
 
 
-def build_sampling(config: Config) -> tuple[Sampler, Guidance]:
-    """The sampler and the guidance of a configuration."""
-    return build("sampler", config.components["sampler"]), build("guidance", config.components["guidance"])
+def build_sampling(config: Config, read: Read | None = None) -> tuple[Sampler, Guidance]:
+    """The sampler and the guidance of a configuration; `read` opens the runs that guidance needs."""
+    loading = dict(load=_Builder(config, None, read).load)
+    return build("sampler", config.components["sampler"]), build("guidance", config.components["guidance"], **loading)
 
 
-def plan(config: Config, device: str = "cpu") -> Plan:
-    """Build everything on the meta device. Raises ConfigError with every problem found."""
-    builder = _Builder(config, None)
+def plan(config: Config, device: str = "cpu", read: Read | None = None, training: bool = True) -> Plan:
+    """Build everything on the meta device. Raises ConfigError with every problem found.
+
+    `read` opens the runs that components name; without it only their configurations are looked at. A model that is
+    sampled only (`training` False) does not need the run it learned from.
+    """
+    builder = _Builder(config, None, read, training)
     builder.dataset = builder.attempt("data", lambda: build_dataset(config, "train"))
     sampler = builder.attempt("sampler", lambda: build("sampler", config.components["sampler"]))
-    guidance = builder.attempt("guidance", lambda: build("guidance", config.components["guidance"]))
+    guidance = builder.attempt("guidance", lambda: build("guidance", config.components["guidance"], load=builder.load))
     if builder.dataset is not None:
         builder.attempt("data", lambda: check_batch(config, builder.dataset))
     with torch.device("meta"):
@@ -81,7 +102,7 @@ def plan(config: Config, device: str = "cpu") -> Plan:
         builder.attempt("conditioner", lambda: check_reads(config, diffuser, builder.dataset))
     if builder.problems:
         raise ConfigError(builder.problems)
-    return Plan(config, builder.dataset, builder.grid, diffuser, sampler, guidance)
+    return Plan(config, builder.dataset, builder.grid, diffuser, sampler, guidance, builder.runs)
 
 
 def check_batch(config: Config, dataset: Dataset) -> None:
@@ -111,7 +132,8 @@ def rehearse(diffuser: Diffuser, grid: Grid) -> None:
             mask=torch.empty(1, length, dtype=torch.bool) if spec.tokens else None,
             channels=torch.empty(1, spec.channels, *grid[1:]) if spec.channels else None,
         )
-        diffuser.backbone(torch.empty(1, *grid), torch.empty(1), cond)
+        times = torch.empty(1, grid.t) if diffuser.objective.framewise else torch.empty(1)
+        diffuser.backbone(torch.empty(1, *grid), times, cond)
 
 
 def check_attention(config: Config, diffuser: Diffuser, device: str) -> None:
@@ -159,8 +181,9 @@ def check_reads(config: Config, diffuser: Diffuser, dataset: Dataset) -> None:
 class _Builder:
     """Builds the components of a diffuser in order, collecting what they refuse."""
 
-    def __init__(self, config: Config, dataset: Dataset | None):
-        self.config, self.dataset = config, dataset
+    def __init__(self, config: Config, dataset: Dataset | None, read: Read | None = None, training: bool = True):
+        self.config, self.dataset, self.read, self.training = config, dataset, read, training
+        self.runs: dict[str, Any] = {}
         self.problems: list[str] = []
         self.grid = Grid(1, 1, 1, 1)
 
@@ -180,8 +203,8 @@ class _Builder:
         parts = self.config.components
         tokenizer = self._part("tokenizer")
         grid = self._attempt_grid(tokenizer)
-        objective = self._part("objective")
         width = parts["backbone"].get("dim", 0)
+        objective = self._part("objective", width=width, grid=grid, load=self.load if self.training else self.absent)
         wiring = dict(width=width, num_classes=self.dataset.num_classes, grid=grid or self.grid)
         conditioner = self._part("conditioner", **wiring)
         backbone = None
@@ -198,7 +221,32 @@ class _Builder:
         if backbone is None:
             return None
         self.attempt("backbone", lambda: self._meet(backbone, grid, conditioner.spec))
+        reads = getattr(conditioner, "reads", frozenset())
+        self.attempt("objective", lambda: objective.check(backbone, reads))
         return Diffuser(tokenizer, conditioner, backbone, objective)
+
+    def load(self, run: str) -> Frozen:
+        """Another run's model, frozen. Raises ValueError when it is not there or has other latents than ours."""
+        if self.dataset is None:
+            self.dataset = build_dataset(self.config, "train")
+        theirs, meta = meta_model(run, self.config, self.dataset)
+        if self.read is not None:
+            self.runs[run] = self.read(meta, run)
+        path = self.config.components["objective"].get("path")
+        same = path is None or path == theirs.components["objective"].get("path")
+        make = partial(self._open, run, theirs)
+        return Frozen(run, meta.objective, make, None if same else build("path", path))
+
+    def absent(self, run: str) -> Frozen:
+        """In the place of a model that is not asked for."""
+        return Frozen(run, None, partial(self._open, run, None))
+
+    def _open(self, run: str, theirs: Config | None, device: torch.device) -> Diffuser:
+        if self.read is None or theirs is None:
+            raise RuntimeError(f"the model of {run} was planned but its weights were not asked for")
+        model = build_diffuser(theirs, dataset_of(theirs, self.config, self.dataset))
+        self.read(model, run)
+        return widen_convolutions(model.to(device), device, self.config.train.precision)
 
     def _part(self, key: str, **wiring: Any) -> nn.Module | None:
         return self.attempt(key, lambda: build(key, self.config.components[key], **wiring))
@@ -230,6 +278,51 @@ class _Builder:
                 f"gives; it takes {', '.join(sorted(backbone.uses)) or 'no condition'}. Use {' or '.join(ways)}."
             )
         backbone.check(grid)
+
+
+def run_folder(path: Path) -> Path:
+    """The folder of the run that a run folder or one of its checkpoints belongs to. Raises Refused."""
+    folder = path.resolve().parents[1] if (path / "manifest.json").is_file() else path
+    if not (folder / "config.yaml").is_file():
+        runs = [p.name for p in path.parent.iterdir() if (p / "config.yaml").is_file()] if path.parent.is_dir() else []
+        raise Refused(f"{path} is neither a run folder nor a checkpoint.{did_you_mean(path.name, runs)}")
+    return folder
+
+
+def meta_model(run: str, config: Config, dataset: Dataset) -> tuple[Config, Diffuser]:
+    """The configuration of a run and its model on the meta device.
+
+    Raises Refused for no run, and for one whose latents, classes or conditions are not those of `config`.
+    """
+    theirs = load(run_folder(Path(run)) / "config.yaml")
+    ours, tokenizer = config.components["tokenizer"], theirs.components["tokenizer"]
+    if tokenizer != ours:
+        raise Refused(f"the latents of {run} are those of tokenizer {_written(tokenizer)}, not of {_written(ours)}.")
+    data = dataset_of(theirs, config, dataset)
+    builder = _Builder(theirs, data, training=False)
+    with torch.device("meta"):
+        diffuser = builder.diffuser()
+    if diffuser is None or builder.problems:
+        raise Refused(f"the model of {run} cannot be built: {builder.problems[0]}")
+    if tuple(data.shape) != tuple(dataset.shape):
+        theirs_, ours_ = ("x".join(map(str, shape)) for shape in (data.shape, dataset.shape))
+        raise Refused(f"{run} was trained on clips of {theirs_} (latent {builder.grid}), and these are {ours_}.")
+    if "label" in diffuser.reads and data.num_classes != dataset.num_classes:
+        raise Refused(f"{run} knows {data.num_classes} classes, and the data have {dataset.num_classes}.")
+    check_reads(config, diffuser, dataset)
+    return theirs, diffuser
+
+
+def dataset_of(theirs: Config, config: Config, dataset: Dataset) -> Dataset:
+    """The data another run was trained on: ours, where they are the same."""
+    same = theirs.components["data"] == config.components["data"]
+    return dataset if same else build_dataset(theirs, "train")
+
+
+def _written(node: dict[str, Any]) -> str:
+    """A component as one writes it in YAML: 'tubelet (size [2, 4, 8])'."""
+    settings = ", ".join(f"{key} {value}" for key, value in node.items() if key != "name")
+    return f"{node['name']} ({settings})" if settings else node["name"]
 
 
 def count_parameters(module: nn.Module) -> int:

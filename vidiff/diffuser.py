@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from vidiff.diffusion.sampler import Sampler, start
 from vidiff.diffusion.times import times_on
 from vidiff.diffusion.transfer import transfer
 from vidiff.random import Random
-from vidiff.types import Batch, Cond, Grid, join
+from vidiff.types import Batch, Cond, Grid, Origin, join
 from vidiff.video import to_float
 
 
@@ -33,13 +34,18 @@ class Diffuser(nn.Module):
         Every draw (dropped conditions, times, noise) comes from `random`, row by row.
         """
         z = self.encode(batch["video"])
-        cond = self.conditioner({**batch, "latent": z}, self.draw_drop(random, len(z)).to(z.device))
+        drop = self.draw_drop(random, len(z)).to(z.device)
+        cond = self.condition({**batch, "latent": z, **self.objective.entries(z, random)}, drop)
         return self.objective.loss(self.backbone, z, cond, random)
 
     def draw_drop(self, random: Random, num: int) -> Tensor:
         """Which conditions are dropped: (num,) bool, or (num,k) for a conditioner of k independent probabilities."""
         probability = torch.tensor(self.conditioner.drop, device=random.device)
         return random.uniform((num, *probability.shape)) < probability
+
+    def condition(self, batch: Batch, drop: Tensor) -> Cond:
+        """What the conditioner makes of a batch, with a note of what it was made from."""
+        return replace(self.conditioner(batch, drop), origin=Origin(batch, drop))
 
     @property
     def reads(self) -> frozenset[str]:
@@ -52,18 +58,24 @@ class Diffuser(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.tokenizer.frozen):
             return self.tokenizer.encode(video)
 
-    def conditions(self, batch: Batch, num: int) -> tuple[Cond, Cond]:
+    def conditions(self, batch: Batch, num: int, drop: Tensor | None = None) -> tuple[Cond, Cond]:
         """The condition of a batch of `num`, and beside it the null condition, in which everything is dropped."""
         device = next(self.parameters()).device
         keep = torch.zeros(num, dtype=torch.bool, device=device)
-        if "latent" in self.reads and "video" in batch:
+        if "latent" in self.reads and "latent" not in batch and "video" in batch:
             batch = {**batch, "latent": self.encode(batch["video"])}
-        return self.conditioner(batch, keep), self.conditioner(batch, ~keep)
+        return self.condition(batch, keep if drop is None else drop), self.condition(batch, ~keep)
 
     def estimator(
         self, guidance: Guidance, batch: Batch, num: int, watch: Callable[[], None] = lambda: None
     ) -> EstimateFn:
         """The guided estimate as a function of (x_t, t); `watch` is called before each evaluation."""
+        return self.guided(guidance, *self.conditions(batch, num), watch)
+
+    def guided(
+        self, guidance: Guidance, cond: Cond, uncond: Cond, watch: Callable[[], None] = lambda: None
+    ) -> EstimateFn:
+        """`estimator` for conditions that were made already."""
 
         def evaluate(x: Tensor, t: Tensor, conds: Sequence[Cond]) -> list[Estimate]:
             watch()
@@ -71,7 +83,7 @@ class Diffuser(nn.Module):
             both = self.objective.estimate(self.backbone, torch.cat([x] * k), torch.cat([t] * k), join(conds))
             return [Estimate(*pair) for pair in zip(both.x0.chunk(k), both.noise.chunk(k), strict=True)]
 
-        return guidance(evaluate, *self.conditions(batch, num))
+        return guidance(evaluate, cond, uncond)
 
     @torch.no_grad()
     def sample(

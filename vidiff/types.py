@@ -6,7 +6,7 @@ D width; L text length; S steps. Video is `B C T H W` everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
@@ -42,6 +42,22 @@ Natural = Annotated[int, Range(min=0)]
 Fraction = Annotated[float, Range(min=0.0, max=1.0)]
 Positive = Annotated[float, Range(above=0.0)]
 NonNegative = Annotated[float, Range(min=0.0)]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A text that names what a training run left behind."""
+
+    def refuses(self, value: str) -> str | None:
+        """What the value should have been; whether the folder is there, the builder sees."""
+        return None if value.strip() else str(self)
+
+    def __str__(self) -> str:
+        return "the folder of a run (runs/NAME), or of one of its checkpoints"
+
+
+Run = Annotated[str, Saved()]
+"""The name of another run whose model a component needs: a teacher, a weaker self. The wiring `load` opens it."""
 
 
 # ---- what travels between components ----
@@ -90,13 +106,23 @@ class Cond:
     channels: Tensor | None = None
     coords: Tensor | None = None
     image: Tensor | None = None
+    origin: Origin | None = None
+    """What it was made from, for a second model that has to make a condition of its own; put there by the Diffuser."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The batch a condition was made from, and which samples lost it (B,) or (B,k)."""
+
+    batch: Batch
+    drop: Tensor
 
 
 def join(conds: Sequence[Cond]) -> Cond:
     """Several conditions as one batch, in order: one call of the network for all of them."""
     import torch
 
-    columns = {f.name: [getattr(c, f.name) for c in conds] for f in fields(Cond)}
+    columns = {f.name: [getattr(c, f.name) for c in conds] for f in fields(Cond) if f.name != "origin"}
     return Cond(**{name: torch.cat(parts) if parts[0] is not None else None for name, parts in columns.items()})
 
 
@@ -214,6 +240,9 @@ class Dataset(Protocol):
 
     It is defined for every i >= 0: `i % len` is the item, `i // len` the time it is seen
     (another crop, another flip; synthetic data are fresh), so epochs need no state.
+
+    Clips of several shapes: `shapes` (may be absent) are all of them, `shape` the one that samples are drawn in, and
+    `shape_of(i)` is that of clip i, known from its item alone. It raises BadSample for a clip that has no place.
     """
 
     shape: tuple[int, int, int, int]
@@ -225,6 +254,11 @@ class Dataset(Protocol):
         """{"video": uint8 (C,T,H,W), "label": int, "text": str, "fps": float …}. Raises BadSample."""
 
 
+def shapes_of(dataset: Dataset) -> list[tuple[int, int, int, int]]:
+    """All shapes (C,T,H,W) of a data set's clips, `dataset.shape` first."""
+    return list(dict.fromkeys(tuple(shape) for shape in (dataset.shape, *getattr(dataset, "shapes", ()))))
+
+
 class Metric(Protocol):
     """A number about samples, with the protocol it was measured under."""
 
@@ -233,6 +267,26 @@ class Metric(Protocol):
     def update(self, real: Tensor, fake: Tensor) -> None: ...
 
     def compute(self) -> dict[str, float]: ...
+
+
+class Frozen(Protocol):
+    """The model of another run with its averaged weights: asked, never trained, no submodule of who holds it.
+
+    `objective` is what it was trained for. The weights are read when it is asked first.
+    """
+
+    run: str
+    objective: Any
+
+    def estimator(self, cond: Cond, guidance: Any = None) -> Callable[[Tensor, Tensor], Any]:
+        """Its estimate as a function of (x_t, t), x_t on the path of *this* configuration.
+
+        It makes a condition of its own from what `cond` was made from (`cond.origin`).
+        """
+
+
+Load = Callable[[str], Frozen]
+"""The wiring that opens a `Run`. Raises ValueError for one that is not there or has other latents."""
 
 
 class Callback(Protocol):

@@ -9,7 +9,7 @@ import zoo  # noqa: F401
 from tests.parity.networks import read
 from vidiff.building import build_diffuser, plan
 from vidiff.commands import convert, sample
-from vidiff.commands.sample import find_checkpoint, load_weights
+from vidiff.engine.runs import find_checkpoint, load_weights
 from vidiff.config import load
 from vidiff.types import Cond
 

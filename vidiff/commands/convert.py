@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 
 from vidiff.building import plan
 from vidiff.cli import execute, parser
-from vidiff.commands.sample import find_checkpoint
 from vidiff.config import load
 from vidiff.config.reading import parse_override
 from vidiff.engine.checkpoint import load as load_checkpoint
@@ -29,6 +28,7 @@ from vidiff.engine.convert import (
 from vidiff.engine.parallel import pick_device
 from vidiff.engine.profile import human
 from vidiff.engine.run import RunFolder, command_line
+from vidiff.engine.runs import find_checkpoint
 from vidiff.errors import Refused
 from vidiff.registry import CONVERTERS, Component
 
@@ -103,7 +103,7 @@ def write_back(arguments: argparse.Namespace) -> None:
     if arguments.overrides:
         raise Refused(f"'{arguments.overrides[0]}' changes nothing: a run's configuration stands in its folder.")
     folder, checkpoint = find_checkpoint(Path(arguments.source))
-    made = plan(load(folder / "config.yaml"))
+    made = plan(load(folder / "config.yaml"), training=False)
     kept = load_checkpoint(checkpoint)
     group = "ema" if arguments.weights == "ema" and "ema" in kept.tensors else "model"
     family = arguments.family or kept.state.get("converted", {}).get("family")

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from vidiff.building import Plan, build_dataset, build_diffuser, plan
 from vidiff.cli import add_run_flags, execute, parser
 from vidiff.config import load
-from vidiff.engine.checkpoint import Checkpoints, fill, sha256
-from vidiff.engine.checkpoint import load as load_checkpoint
+from vidiff.engine.checkpoint import sha256
 from vidiff.engine.data import first_clips
 from vidiff.engine.parallel import pick_device
+from vidiff.engine.runs import find_checkpoint, load_weights, read_run
 from vidiff.engine.sample import Drawing, conditions_of, draw
 from vidiff.errors import Refused
 from vidiff.precision import widen_convolutions
@@ -86,29 +86,6 @@ def run(arguments: argparse.Namespace) -> None:
         print("  " + "  ".join(files[-6:]))
 
 
-def find_checkpoint(path: Path) -> tuple[Path, Path]:
-    """(run folder, checkpoint folder) of a run or a checkpoint. Raises Refused with what is there instead."""
-    if (path / "manifest.json").is_file():
-        return path.resolve().parents[1], path
-    if not (path / "config.yaml").is_file():
-        runs = [p.name for p in path.parent.iterdir() if (p / "config.yaml").is_file()] if path.parent.is_dir() else []
-        raise Refused(f"{path} is neither a run folder nor a checkpoint.{did_you_mean(path.name, runs)}")
-    newest, damaged = Checkpoints(path / "checkpoints").newest_valid()
-    for line in damaged:
-        print(f"{line}; using the previous one")
-    if newest is None:
-        raise Refused(f"{path} has no checkpoint yet; train it first.")
-    return path, newest
-
-
-def load_weights(diffuser: torch.nn.Module, checkpoint: Path, weights: str) -> str:
-    """Fill a diffuser from a checkpoint; returns the group used. Raises Refused."""
-    group = "ema" if weights == "ema" and (checkpoint / "ema.safetensors").is_file() else "model"
-    snapshot = load_checkpoint(checkpoint, (group,))
-    fill(diffuser, snapshot.tensors[group], f"{checkpoint}/{group}")
-    return group
-
-
 def write_all(out: Path, video: Tensor, formats: Sequence[str], arguments: argparse.Namespace, made: Plan) -> list[str]:
     """Write every video in every format, and the grid and the comparison when asked for."""
     scale = arguments.scale or max(1, 128 // video.shape[-1])
@@ -156,7 +133,7 @@ def _plan(folder: Path, arguments: argparse.Namespace) -> tuple[Plan, int]:
     overrides += [f"sampler.steps={arguments.steps}"] if arguments.steps is not None else []
     config = load(folder / "config.yaml", overrides)
     seed = config.seed if arguments.seed is None else arguments.seed
-    return plan(config, pick_device(arguments.device).type), seed
+    return plan(config, pick_device(arguments.device).type, read_run, training=False), seed
 
 
 def _out(arguments: argparse.Namespace, folder: Path, checkpoint: Path, made: Plan) -> Path:

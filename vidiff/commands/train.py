@@ -15,6 +15,7 @@ from vidiff.engine.parallel import World, world
 from vidiff.engine.preflight import dry_run, preflight
 from vidiff.engine.profile import Cost, cost, human
 from vidiff.engine.run import RunFolder, command_line, revision
+from vidiff.engine.runs import read_run
 from vidiff.engine.train import train
 from vidiff.errors import Refused
 from vidiff.registry import KINDS
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(config.to_yaml(), end="")
         return
     here = world(arguments.device)
-    made = plan(config, here.device.type)
+    made = plan(config, here.device.type, read_run)
     preflight(made, here, arguments.resume)
     costs = cost(made)
     if arguments.dry_run:

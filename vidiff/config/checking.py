@@ -14,7 +14,7 @@ from typing import Any
 from vidiff.config.merging import Layers
 from vidiff.config.schema import PLAIN, SECTIONS, SLOTS, TOP_LEVEL
 from vidiff.registry import KINDS, Component, Setting, UnknownName, did_you_mean, nearest
-from vidiff.types import Range
+from vidiff.types import Range, Saved
 
 _WORDS = {
     int: "an integer",
@@ -199,7 +199,8 @@ def describe(annotation: Any) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         bounds = [b for m in args[1:] if isinstance(m, Range) for b in _bounds(m)]
-        return f"{describe(args[0])} {' and '.join(bounds)}"
+        words = [str(m) for m in args[1:] if isinstance(m, Saved)]
+        return words[0] if words else f"{describe(args[0])} {' and '.join(bounds)}"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(a) for a in args)
     if origin is typing.Literal:

@@ -49,6 +49,18 @@ class Objective(nn.Module):
         self.times, self.noise, self.interval = times, noise, (float(interval[0]), float(interval[1]))
         self._refuse_singular()
 
+    @property
+    def framewise(self) -> bool:
+        """Whether training has shown the network frames of different times, some of them clean or nearly so."""
+        return self.times.framewise
+
+    def check(self, net: nn.Module, reads: frozenset[str]) -> None:
+        """Raises ValueError when this network, or a conditioner that `reads` these entries, does not go with it."""
+
+    def entries(self, x0: Tensor, random: Random) -> dict[str, Tensor]:
+        """Batch entries of the objective's own making; the conditioner and `loss` (cond.origin.batch) see them."""
+        return {}
+
     def loss(self, net: Net, x0: Tensor, cond: Cond, random: Random) -> dict[str, Tensor]:
         """x0 (B,c,t,h,w) at unit scale -> {"loss": (), "mse": (B,), "time": (B,)}.
 

@@ -95,6 +95,12 @@ class Checkpoints:
             )
         return None, []
 
+    def forget_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps: they are of a past that is about to be repeated."""
+        for later in [s for s in self.steps() if s > step]:
+            if (self.path(later) / "manifest.json").is_file():
+                shutil.rmtree(self.path(later), ignore_errors=True)
+
     def _retain(self) -> None:
         """Delete what is neither among the last `keep` nor a multiple of `keep_every`; only folders we wrote."""
         for step in self.steps()[: -self.keep]:
@@ -155,6 +161,12 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     """Copy tensors into a module's own. Raises Refused naming the first differing keys and shapes."""
+    check_fit(module, tensors, what)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raises Refused naming the first keys and shapes in which tensors are not those of the module."""
     own = module.state_dict()
     missing, extra = [k for k in own if k not in tensors], [k for k in tensors if k not in own]
     shapes = [k for k in own if k in tensors and own[k].shape != tensors[k].shape]
@@ -162,7 +174,6 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
         details = [f"missing {k}" for k in missing[:3]] + [f"unknown {k}" for k in extra[:3]]
         details += [f"{k} is {tuple(tensors[k].shape)}, expected {tuple(own[k].shape)}" for k in shapes[:3]]
         raise Refused(f"{what} does not fit this model: {'; '.join(details)}.")
-    module.load_state_dict(dict(tensors), strict=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> tuple[dict[str, Tensor], dict]:

@@ -1,0 +1,64 @@
+"""Other runs: found, verified, and read into a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from vidiff.building import run_folder
+from vidiff.diffuser import Diffuser
+from vidiff.engine.checkpoint import Checkpoints, check_fit, fill, sha256, verify
+from vidiff.engine.checkpoint import load as load_checkpoint
+from vidiff.errors import Refused
+
+
+def find_checkpoint(path: Path) -> tuple[Path, Path]:
+    """(run folder, checkpoint folder) of a run or a checkpoint. Raises Refused with what is there instead."""
+    folder = run_folder(path)
+    if (path / "manifest.json").is_file():
+        return folder, path
+    newest, damaged = Checkpoints(path / "checkpoints").newest_valid()
+    for line in damaged:
+        print(f"{line}; using the previous one")
+    if newest is None:
+        raise Refused(f"{path} has no checkpoint yet; train it first.")
+    return path, newest
+
+
+def weights_of(checkpoint: Path, weights: str = "ema") -> str:
+    """The group of tensors in a checkpoint: the average, where there is one, or the raw weights ("model")."""
+    return "ema" if weights == "ema" and (checkpoint / "ema.safetensors").is_file() else "model"
+
+
+def load_weights(diffuser: nn.Module, checkpoint: Path, weights: str) -> str:
+    """Fill a diffuser from a checkpoint; returns the group used. Raises Refused."""
+    group = weights_of(checkpoint, weights)
+    snapshot = load_checkpoint(checkpoint, (group,))
+    fill(diffuser, snapshot.tensors[group], f"{checkpoint}/{group}")
+    return group
+
+
+def read_run(diffuser: Diffuser, run: str) -> dict[str, Any]:
+    """Fill a diffuser with the averaged weights of a run; one on the meta device is only compared with them.
+
+    Returns which checkpoint that was. Raises Refused naming the first differing keys and shapes.
+    """
+    _, checkpoint = find_checkpoint(Path(run))
+    group = weights_of(checkpoint)
+    file = checkpoint / f"{group}.safetensors"
+    if next(diffuser.parameters()).is_meta:
+        verify(checkpoint)
+        check_fit(diffuser, shapes_in(file), f"{checkpoint}/{group}")
+    else:
+        load_weights(diffuser, checkpoint, "ema")
+    return {"checkpoint": str(checkpoint), "weights": group, "sha256": sha256(file)}
+
+
+def shapes_in(file: Path) -> dict[str, torch.Tensor]:
+    """What a safetensors file holds, as tensors without numbers: only its header is read."""
+    with safe_open(str(file), framework="pt") as handle:
+        return {k: torch.empty(handle.get_slice(k).get_shape(), device="meta") for k in handle.keys()}  # noqa: SIM118
