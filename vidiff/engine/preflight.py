@@ -13,6 +13,7 @@ from vidiff.engine.checkpoint import verify
 from vidiff.engine.data import Order, check_length, loader, to_device
 from vidiff.engine.optim import LearningRate, make_optimizer
 from vidiff.engine.parallel import World, autocast, check_precision, peak_memory_gib
+from vidiff.engine.runs import read_run
 from vidiff.engine.sample import conditions_of, draw
 from vidiff.errors import Refused
 from vidiff.precision import widen_convolutions
@@ -54,7 +55,7 @@ def dry_run(plan: Plan, world: World) -> dict[str, float]:
     """Everything once, nothing written: one real batch forward and backward, and a two-step sample."""
     config = plan.config
     plan.sampler.steps = 2
-    diffuser = build_diffuser(config, plan.dataset).to(world.device)
+    diffuser = build_diffuser(config, plan.dataset, read_run).to(world.device)
     widen_convolutions(diffuser, world.device, config.train.precision)
     order = Order(len(plan.dataset), config.seed)
     size = max(1, config.train.batch_size // config.train.accumulate)

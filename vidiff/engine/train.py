@@ -27,6 +27,7 @@ from vidiff.engine.optim import LearningRate, make_optimizer, parameters
 from vidiff.engine.parallel import World, autocast, peak_memory_gib
 from vidiff.engine.preflight import rows_of_step
 from vidiff.engine.run import RunFolder
+from vidiff.engine.runs import read_run
 from vidiff.engine.sample import Drawing, conditions_of, draw
 from vidiff.engine.signals import Signals
 from vidiff.errors import Interrupted, Stopped
@@ -45,7 +46,7 @@ class Trainer:
         config = self.config
         self.dataset = plan.dataset
         self.rows = rows_of_step(config, world)
-        diffuser = build_diffuser(config, self.dataset).to(world.device)
+        diffuser = build_diffuser(config, self.dataset, read_run).to(world.device)
         self.diffuser = widen_convolutions(diffuser, world.device, config.train.precision)
         self.ema = MovingAverage(self.diffuser, config.ema) if config.ema.decay else None
         self.optimizer = make_optimizer(self.diffuser, config.optimizer)
