@@ -26,7 +26,9 @@ def test_quantiles_ascend_and_stay_in_the_interval(times, path, interval):
 def test_draws_follow_the_quantile_function(times):
     """Kolmogorov-Smirnov at n = 20,000, p > 1e-3."""
     path, interval, num = PATHS["linear"].build(), (0.0, 1.0), 20_000
-    t = times.draw(Random(1, "ks", rows=range(num)), path, interval, frames=4).sort().values
+    t = times.draw(Random(1, "ks", rows=range(num)), path, interval, frames=4)
+    assert t.shape == ((num, 4) if times.framewise else (num,))
+    t = t.reshape(num, -1)[:, -1].sort().values
     fine = torch.linspace(0, 1, 200_003, dtype=torch.float64)[1:-1]
     law = torch.searchsorted(times.quantile(fine, path, interval), t) / len(fine)
     steps = torch.arange(num + 1, dtype=torch.float64) / num

@@ -12,7 +12,12 @@ Interval = tuple[float, float]
 
 
 class Times:
-    """A density over t in an interval [low, high], given by its quantile function."""
+    """A density over t in an interval [low, high], given by its quantile function.
+
+    `framewise` says that the frames of a clip have times of their own.
+    """
+
+    framewise = False
 
     def quantile(self, u: Tensor, path: Path, interval: Interval) -> Tensor:
         """u in (0,1) -> t in the interval, ascending in u, shaped like u."""
@@ -29,11 +34,11 @@ def within(interval: Interval, fraction: Tensor) -> Tensor:
     return low + (high - low) * fraction
 
 
-def open_uniform(random: Random) -> Tensor:
-    """u (B,), strictly inside (0,1), one per row; float64 where the device has it."""
+def open_uniform(random: Random, *each: int) -> Tensor:
+    """u (B,*each), strictly inside (0,1), drawn row by row; float64 where the device has it."""
     dtype = time_dtype(random.device)
     edge = max(1e-9, torch.finfo(dtype).eps)
-    return random.uniform((len(random.rows),), dtype=dtype).clamp(edge, 1 - edge)
+    return random.uniform((len(random.rows), *each), dtype=dtype).clamp(edge, 1 - edge)
 
 
 def times_on(device: torch.device, times: Tensor) -> Tensor:

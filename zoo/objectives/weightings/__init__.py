@@ -2,6 +2,7 @@
 
 from zoo.objectives.weightings import (  # noqa: F401
     edm,
+    fused_snr,
     min_snr,
     sigmoid,
     sit_likelihood,
