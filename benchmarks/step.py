@@ -33,6 +33,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from textbook import Textbook  # noqa: E402
 
 import zoo  # noqa: E402, F401
+from vidiff.engine.allocator import keep_freed_memory  # noqa: E402
 from vidiff.lazy import prepare_torchvision  # noqa: E402
 from vidiff.registry import build  # noqa: E402
 from vidiff.types import Cond, CondSpec, Grid  # noqa: E402
@@ -166,6 +167,7 @@ def peak_mib(name: str, size: str, device: torch.device, dtype: torch.dtype) -> 
 
 def _peak_here(name: str, size: str, device: str, dtype: torch.dtype, threads: int) -> float:
     torch.set_num_threads(threads)
+    keep_freed_memory()
     net, optimizer = prepared(name, size, torch.device(device), dtype)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of starting up
     before = _resident("VmRSS")
@@ -240,12 +242,14 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", metavar="WORDS", help="networks with one of these words: factorized,latte"
     )
+    parser.add_argument("--plain-malloc", action="store_true", help="leave the allocator as it is, for all networks")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers")
     said = parser.parse_args()
     device = torch.device(said.device)
+    kept = device.type == "cpu" and not said.plain_malloc and keep_freed_memory()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    print(f"size {said.size} {SIZES[said.size]}, {said.dtype}, {name}, {threads}")
+    print(f"size {said.size} {SIZES[said.size]}, {said.dtype}, {name}, {threads}" + ", freed memory kept" * kept)
     found = measure(said.size, device, DTYPES[said.dtype], said.runs, not said.no_memory, said.only)
     print(table(found))
     if said.json:

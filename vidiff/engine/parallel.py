@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vidiff.engine.allocator import keep_freed_memory
 from vidiff.errors import Refused
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,7 +39,10 @@ def world(device: str = "auto") -> World:
     """The world of this process on `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises Refused."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise Refused("this version trains in one process; start it without torchrun.")
-    return World(pick_device(device))
+    picked = pick_device(device)
+    if picked.type == "cpu":
+        keep_freed_memory()
+    return World(picked)
 
 
 def pick_device(name: str) -> torch.device:
