@@ -19,6 +19,7 @@ from vidiff.commands import train
 from vidiff.config import load
 from vidiff.config.importing import import_components
 from vidiff.diffusion.estimate import Estimate
+from vidiff.diffusion.guidance import Branch, Given
 from vidiff.diffusion.noise import PriorRandom
 from vidiff.random import Random
 from vidiff.registry import KINDS, build
@@ -180,14 +181,14 @@ def check_sampler(component):
 
 def check_guidance(component):
     guidance, x, calls = component.build(component.tiny), torch.randn(2, 3), []
-    cond, uncond = Cond(vector=torch.ones(2, 1)), Cond(vector=torch.zeros(2, 1))
+    given = Given(Branch(Cond(vector=torch.ones(2, 1))), Branch(Cond(vector=torch.zeros(2, 1))))
 
-    def evaluate(x, t, conditions):
-        calls.append(len(conditions))
-        return [Estimate(x + c.vector, x - c.vector) for c in conditions]
+    def evaluate(x, t, branches):
+        calls.append(len(branches))
+        return [Estimate(x + b.cond.vector, x - b.cond.vector) for b in branches]
 
-    inside = guidance(evaluate, cond, uncond)(x, torch.full((2,), 0.5))
-    outside = guidance(evaluate, cond, uncond)(x, torch.full((2,), 0.9))
+    inside = guidance(evaluate, given)(x, torch.full((2,), 0.5))
+    outside = guidance(evaluate, given)(x, torch.full((2,), 0.9))
     assert calls == [2, 1] and guidance.needs_uncond
     assert torch.allclose(inside.x0, x + 2) and torch.allclose(inside.noise, x - 2)
     assert torch.allclose(outside.x0, x + 1)

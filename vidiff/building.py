@@ -154,9 +154,12 @@ def build_attention(config: Config) -> Attention:
 
 
 def check_guidance(guidance: Guidance | None, diffuser: Diffuser) -> None:
-    """Raises ValueError when guidance needs a null condition and nothing is conditioned on."""
-    if guidance is not None and guidance.needs_uncond and not diffuser.conditioner.spec.provides:
+    """Raises ValueError when guidance needs a null condition and there is none, or cannot guide this model."""
+    if guidance is None:
+        return
+    if guidance.needs_uncond and not diffuser.conditioner.spec.provides:
         raise ValueError("this guidance compares with and without a condition, and the conditioner gives none.")
+    guidance.check(diffuser)
 
 
 def check_reads(config: Config, diffuser: Diffuser, dataset: Dataset) -> None:

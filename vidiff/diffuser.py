@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from vidiff.blocks import Rows
 from vidiff.diffusion.estimate import Estimate, EstimateFn
-from vidiff.diffusion.guidance import Guidance
+from vidiff.diffusion.guidance import Branch, Given, Guidance
 from vidiff.diffusion.noise import PriorRandom
 from vidiff.diffusion.objective import Objective
 from vidiff.diffusion.sampler import Sampler, start
@@ -77,13 +80,28 @@ class Diffuser(nn.Module):
     ) -> EstimateFn:
         """`estimator` for conditions that were made already."""
 
-        def evaluate(x: Tensor, t: Tensor, conds: Sequence[Cond]) -> list[Estimate]:
+        def evaluate(x: Tensor, t: Tensor, branches: Sequence[Branch]) -> list[Estimate]:
             watch()
-            k = len(conds)
-            both = self.objective.estimate(self.backbone, torch.cat([x] * k), torch.cat([t] * k), join(conds))
-            return [Estimate(*pair) for pair in zip(both.x0.chunk(k), both.noise.chunk(k), strict=True)]
+            k, num = len(branches), len(x)
+            rows = Rows(k * num, x.device)
+            with ExitStack() as during:
+                for i, branch in enumerate(branches):
+                    if branch.disturb is not None:
+                        during.enter_context(branch.disturb(self.backbone, rows, range(i * num, (i + 1) * num)))
+                conds = join([branch.cond for branch in branches])
+                all_ = self.objective.estimate(self.backbone, torch.cat([x] * k), torch.cat([t] * k), conds)
+            return [Estimate(*pair) for pair in zip(all_.x0.chunk(k), all_.noise.chunk(k), strict=True)]
 
-        return guidance(evaluate, cond, uncond)
+        only = partial(self.with_only, cond)
+        return guidance(evaluate, Given(Branch(cond), Branch(uncond), self.objective.path, only))
+
+    def with_only(self, cond: Cond, parts: Sequence[int]) -> Branch:
+        """Of a condition by `several` what these parts say; the others are dropped."""
+        dropped = cond.origin.drop
+        left_out = [i not in parts for i in range(len(self.conditioner.drop) - 1)]
+        drop = torch.tensor([*left_out, False], device=dropped.device)
+        dropped = dropped[:, None] if dropped.ndim == 1 else dropped
+        return Branch(self.condition(cond.origin.batch, dropped | drop))
 
     @torch.no_grad()
     def sample(

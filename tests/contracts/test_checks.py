@@ -161,9 +161,9 @@ class WrongOrder(TOKENIZERS["tubelet"].target):
 
 
 class ThreeChannels(GUIDANCE["cfg"].target):
-    def __call__(self, evaluate, cond, uncond):
+    def __call__(self, evaluate, given):
         def estimate(x, t):
-            with_it, without = evaluate(x, t, [cond, uncond])
+            with_it, without = evaluate(x, t, [given.cond, given.uncond])
             both = zip(with_it, without, strict=True)
             return Estimate(*(torch.cat([torch.lerp(u, c, self.scale)[:, :3], c[:, 3:]], dim=1) for c, u in both))
 

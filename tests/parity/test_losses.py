@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import zoo.guidance
 import zoo.objectives  # noqa: F401
 from vidiff.diffusion.estimate import Estimate
+from vidiff.diffusion.guidance import Branch, Given
 from vidiff.diffusion.objective import Objective
 from vidiff.registry import OBJECTIVES, build
 from vidiff.types import Cond
@@ -138,6 +139,8 @@ def test_classifier_free_guidance():
     """diffusers: uncond + 7.5 (cond - uncond) on all four channels."""
     tensors = load_file(DATA / "cfg_rescale_a.safetensors")
     beliefs = [Estimate(tensors[k], -tensors[k]) for k in ("in.cond", "in.uncond")]
-    guided = build("guidance", {"name": "cfg", "scale": 7.5})(lambda x, t, conds: beliefs, Cond(), Cond())(None, None)
+    guided = build("guidance", {"name": "cfg", "scale": 7.5})(
+        lambda x, t, asked: beliefs, Given(Branch(Cond()), Branch(Cond()))
+    )(None, None)
     assert torch.allclose(guided.x0, tensors["out.cfg"], atol=1e-5)
     assert torch.allclose(guided.noise, -tensors["out.cfg"], atol=1e-5)

@@ -104,6 +104,7 @@ class DiTExpert(TextTransformer):
     """
 
     needs = frozenset({"tokens"})
+    streams = 2
 
     def __init__(
         self,

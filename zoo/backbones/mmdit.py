@@ -117,6 +117,7 @@ class MMDiT(TextTransformer):
     """
 
     needs = frozenset({"tokens"})
+    streams = 2
 
     def __init__(
         self,

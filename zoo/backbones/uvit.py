@@ -68,6 +68,7 @@ class UViT(nn.Module):
 
     uses = frozenset({"vector", "tokens", "channels"})
     zero_init = False
+    streams = 1
 
     def __init__(
         self,

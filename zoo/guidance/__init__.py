@@ -1,3 +1,12 @@
 """Guidance: how the beliefs with and without a condition are combined."""
 
-from zoo.guidance import cfg, none  # noqa: F401
+from zoo.guidance import (  # noqa: F401
+    apg,
+    cfg,
+    cfg_zero,
+    dynamic_threshold,
+    interval,
+    none,
+    per_condition,
+    rescale,
+)

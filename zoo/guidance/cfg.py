@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from vidiff.diffusion.estimate import Estimate, EstimateFn
-from vidiff.diffusion.guidance import Evaluate, Guidance
+from vidiff.diffusion.guidance import Evaluate, Given, Guidance
 from vidiff.registry import GUIDANCE
-from vidiff.types import Cond, NonNegative
+from vidiff.types import NonNegative
 
 
 @GUIDANCE.register("cfg", tiny=dict(scale=2.0))
@@ -23,11 +23,11 @@ class Cfg(Guidance):
         self.scale = scale
         self.needs_uncond = scale != 1
 
-    def __call__(self, evaluate: Evaluate, cond: Cond, uncond: Cond) -> EstimateFn:
+    def __call__(self, evaluate: Evaluate, given: Given) -> EstimateFn:
         def estimate(x: Tensor, t: Tensor) -> Estimate:
             if self.scale in (0, 1):
-                return evaluate(x, t, [cond if self.scale == 1 else uncond])[0]
-            with_it, without = evaluate(x, t, [cond, uncond])
+                return evaluate(x, t, [given.cond if self.scale == 1 else given.uncond])[0]
+            with_it, without = evaluate(x, t, [given.cond, given.uncond])
             return Estimate(*(torch.lerp(u, c, self.scale) for c, u in zip(with_it, without, strict=True)))
 
         return estimate

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from vidiff.diffusion.estimate import Estimate, EstimateFn
-from vidiff.diffusion.guidance import Evaluate, Guidance
+from vidiff.diffusion.guidance import Evaluate, Given, Guidance
 from vidiff.registry import GUIDANCE
-from vidiff.types import Cond
 
 
 @GUIDANCE.register("none")
@@ -16,8 +15,8 @@ class Unguided(Guidance):
 
     needs_uncond = False
 
-    def __call__(self, evaluate: Evaluate, cond: Cond, uncond: Cond) -> EstimateFn:
+    def __call__(self, evaluate: Evaluate, given: Given) -> EstimateFn:
         def estimate(x: Tensor, t: Tensor) -> Estimate:
-            return evaluate(x, t, [cond])[0]
+            return evaluate(x, t, [given.cond])[0]
 
         return estimate

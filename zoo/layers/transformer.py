@@ -31,6 +31,7 @@ class VideoTransformer(nn.Module):
 
     uses = frozenset({"vector", "channels"})
     zero_init = True
+    streams = 1
 
     def __init__(
         self,

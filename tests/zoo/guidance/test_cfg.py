@@ -7,11 +7,13 @@ import zoo.guidance
 import zoo.objectives  # noqa: F401
 from tests.oracle import gaussian, three
 from vidiff.diffusion.estimate import Estimate
+from vidiff.diffusion.guidance import Branch, Given
 from vidiff.registry import PATHS, PREDICTIONS, build
 from vidiff.types import Cond
 
 F64 = torch.float64
-COND, UNCOND = Cond(vector=torch.ones(5, 2)), Cond(vector=torch.zeros(5, 2))
+COND, UNCOND = Branch(Cond(vector=torch.ones(5, 2))), Branch(Cond(vector=torch.zeros(5, 2)))
+GIVEN = Given(COND, UNCOND)
 T = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.95], dtype=F64)
 
 
@@ -30,16 +32,14 @@ def evaluator(path, seen=None):
 @pytest.mark.parametrize(("scale", "index"), [(1.0, 0), (0.0, 1)])
 def test_scales_one_and_zero_are_one_branch_in_bits_and_cost_one_evaluation(scale, index):
     path, x, seen = build("path", "linear"), three(3).sample(5, 1), []
-    found = build("guidance", {"name": "cfg", "scale": scale})(evaluator(path, seen), COND, UNCOND)(x, T)
+    found = build("guidance", {"name": "cfg", "scale": scale})(evaluator(path, seen), GIVEN)(x, T)
     expected = evaluator(path)(x, T, [COND, UNCOND])[index]
     assert all(torch.equal(a, b) for a, b in zip(found, expected)) and seen == [[index == 0]]
 
 
 def test_scale_one_equals_no_guidance_in_bits():
     path, x = build("path", "linear"), three(3).sample(5, 1)
-    cfg, none = (
-        build("guidance", g)(evaluator(path), COND, UNCOND)(x, T) for g in ({"name": "cfg", "scale": 1.0}, "none")
-    )
+    cfg, none = (build("guidance", g)(evaluator(path), GIVEN)(x, T) for g in ({"name": "cfg", "scale": 1.0}, "none"))
     assert all(torch.equal(a, b) for a, b in zip(cfg, none))
     assert build("guidance", {"name": "cfg", "scale": 1.0}).needs_uncond is False
     assert build("guidance", "cfg").needs_uncond is True
@@ -48,7 +48,7 @@ def test_scale_one_equals_no_guidance_in_bits():
 @pytest.mark.parametrize("path", ["linear", "cosine", "ve"])
 def test_guiding_is_the_same_in_the_space_of_every_prediction(path):
     path, x = PATHS[path].build(), three(3).sample(5, 1)
-    found = build("guidance", {"name": "cfg", "scale": 3.5})(evaluator(path), COND, UNCOND)(x, T)
+    found = build("guidance", {"name": "cfg", "scale": 3.5})(evaluator(path), GIVEN)(x, T)
     cond, uncond = evaluator(path)(x, T, [COND, UNCOND])
     for prediction in (p.build() for p in PREDICTIONS):
         y_cond, y_uncond = prediction.ask(path, cond, T), prediction.ask(path, uncond, T)
@@ -61,9 +61,7 @@ def test_every_channel_is_guided():
     cond, uncond = (
         Estimate(*torch.randn(2, *shape, generator=torch.Generator().manual_seed(s)).unbind(0)) for s in (1, 2)
     )
-    found = build("guidance", {"name": "cfg", "scale": 4.0})(lambda x, t, conds: [cond, uncond], COND, UNCOND)(
-        None, None
-    )
+    found = build("guidance", {"name": "cfg", "scale": 4.0})(lambda x, t, conds: [cond, uncond], GIVEN)(None, None)
     for guided, c, u in zip(found, cond, uncond):
         assert torch.allclose(guided, u + 4 * (c - u), atol=1e-5)
         assert ((guided - c).abs().amax((0, 2, 3, 4)) > 1).all()
@@ -74,5 +72,5 @@ def test_swapping_the_conditions_swaps_the_sign():
     path, x = build("path", "linear"), three(3).sample(5, 1)
     cfg = build("guidance", {"name": "cfg", "scale": 3.0})
     c, u = evaluator(path)(x, T, [COND, UNCOND])
-    swapped = cfg(lambda x, t, conds: [u, c], COND, UNCOND)(x, T)
+    swapped = cfg(lambda x, t, conds: [u, c], GIVEN)(x, T)
     assert torch.allclose(swapped.x0, c.x0 + 3 * (u.x0 - c.x0))
