@@ -36,7 +36,8 @@ def test_solving_the_target_gives_back_data_and_noise(path, prediction):
     x0, noise = pairs(INSIDE)
     x_t, y = path.point(x0, noise, INSIDE), prediction.target(path, x0, noise, INSIDE)
     estimate = prediction.solve(path, x_t, y, INSIDE)
-    assert error(estimate, x0, noise) <= 1e-12
+    # x0 = (x_t - sigma noise) / alpha loses the digits that alpha is short of: `polynomial` ends at alpha 1e-9
+    assert error(estimate, x0, noise) <= 1e-12 * max(1, 2e-3 / path.alpha(INSIDE).min())
     assert torch.allclose(prediction.ask(path, estimate, INSIDE), y, rtol=1e-12, atol=1e-12)
     assert torch.allclose(path.point(*estimate, INSIDE), x_t, rtol=1e-12, atol=1e-12)
 
@@ -46,9 +47,12 @@ def test_solves_at_pure_noise_or_is_refused_there(path, prediction):
     rest = build("weighting", "uniform"), build("times", "uniform"), build("noise", "gaussian")
     d = prediction.determinant(path, t)[0].abs()
     if d < 1e-6 or not d.isfinite():
-        with pytest.raises(ValueError, match=r"is impossible at t = 1: .*\. Use .* interval: \[0, 0\.999\]"):
+        with pytest.raises(
+            ValueError, match=r"is impossible at t = 1: .*\. Use .* interval: \[0, 0\.99?9?\]"
+        ) as caught:
             Objective(path, prediction, *rest)
-        Objective(path, prediction, *rest, interval=(0.0, 0.999))
+        advised = float(str(caught.value).rpartition(", ")[2].removesuffix("]."))
+        Objective(path, prediction, *rest, interval=(0.0, advised))
         return
     Objective(path, prediction, *rest)
     x0, noise = pairs(t)
@@ -68,7 +72,7 @@ def test_time_per_frame_equals_time_per_sample_on_each_frame(path, prediction):
     x0, noise = pairs(t)  # (2,3,4,5,6): 4 frames
     x_t, y = path.point(x0, noise, t), prediction.target(path, x0, noise, t)
     estimate = prediction.solve(path, x_t, y, t)
-    assert error(estimate, x0, noise) <= 1e-12
+    assert error(estimate, x0, noise) <= 1e-12 * max(1, 2e-3 / path.alpha(t).min())
     for f in range(4):
         one = prediction.target(path, x0[:, :, f : f + 1], noise[:, :, f : f + 1], t[:, f])
         assert torch.equal(one, y[:, :, f : f + 1])

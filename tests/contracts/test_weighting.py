@@ -42,4 +42,4 @@ def test_a_weight_with_a_space_gives_the_same_loss_behind_every_prediction(weigh
         right, belief = (prediction.target(path, a, b, t) for a, b in ((x0, noise), (x0 + wrong, noise + off)))
         losses.append(weighting(path, prediction, t) * ((right - belief) ** 2).mean(1))
     for loss in losses[1:]:
-        assert torch.allclose(loss, losses[0], rtol=1e-9)
+        assert torch.allclose(loss, losses[0], rtol=1e-9 if path.alpha(t).min() > 1e-6 else 1e-6)

@@ -99,15 +99,19 @@ class Objective(nn.Module):
         low, high = self.interval
         if not 0.0 <= low < high <= 1.0:
             raise ValueError(f"interval is [{low:g}, {high:g}]: it must satisfy 0 <= low < high <= 1.")
-        end = torch.tensor(high, dtype=torch.float64, device="cpu")
-        d = self.prediction.determinant(self.path, end).abs().item()
+        d = self._determinant(high)
         if SINGULAR <= d < float("inf"):
             return
         why = "alpha is 0 there, so x_t says nothing about x0" if d < SINGULAR else "its target is infinite there"
+        below = next(t for t in (0.999, 0.99, 0.9, 0.5) if t == 0.5 or SINGULAR <= self._determinant(t) < float("inf"))
         raise ValueError(
             f"{_word(self.prediction)} prediction on the {_word(self.path)} path is impossible at t = {high:g}: {why}. "
-            f"Use prediction: v or x0, another path, or interval: [{low:g}, 0.999]."
+            f"Use prediction: v or x0, another path, or interval: [{low:g}, {below:g}]."
         )
+
+    def _determinant(self, t: float) -> float:
+        one = torch.tensor(t, dtype=torch.float64, device="cpu")
+        return self.prediction.determinant(self.path, one).abs().item()
 
 
 def per_time(error: Tensor, t: Tensor) -> Tensor:

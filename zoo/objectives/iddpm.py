@@ -7,29 +7,25 @@ which sends no gradient to the noise. DiT (2212.09748) and Latte (2401.03048) ar
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
+from vidiff.diffusion.chain import Chain, Learned
 from vidiff.diffusion.estimate import Prediction
 from vidiff.diffusion.noise import Noise
 from vidiff.diffusion.objective import PARTS, Net, Objective, full_precision, per_time
-from vidiff.diffusion.path import Path, expand
+from vidiff.diffusion.path import Path
 from vidiff.diffusion.times import Interval, Times
 from vidiff.diffusion.weighting import Weighting
 from vidiff.registry import OBJECTIVES
 from vidiff.types import Cond, Count, NonNegative
-
-BIN = 1 / 255
-"""Half the distance of two of the 256 levels of data in [-1,1]."""
 
 
 @OBJECTIVES.register("iddpm", parts=PARTS)
 class Iddpm(Objective):
     """Squared error of the noise plus `bound` times the bound of the variances, over a chain of `num_steps` steps.
 
-    Samplers read the noise; the variances are learned and kept, as official samplers want them.
+    `num_steps` null is the path's own number. `bound` is T/1000 in the published "rescaled" loss of a chain of T steps.
+    `variance` learned takes v itself for the log-variance. `vlb` is the bound alone.
     """
 
     outputs = 2
@@ -42,11 +38,12 @@ class Iddpm(Objective):
         times: Times | str = "uniform",
         noise: Noise | str = "gaussian",
         interval: Interval = (0.0, 1.0),
-        num_steps: Count = 1000,
+        num_steps: Count | None = None,
         bound: NonNegative = 1.0,
+        variance: Learned = "learned_range",
     ):
         super().__init__(path, prediction, weighting, times, noise, interval)
-        self.num_steps, self.bound = num_steps, bound
+        self.chain, self.bound, self.variance = Chain(path, num_steps), bound, variance
 
     def output(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The half of the answer that estimates (B,c,t,h,w)."""
@@ -63,48 +60,7 @@ class Iddpm(Objective):
         losses = super().loss_at(remembering, x0, noise, t, cond)
         x0 = x0.to(full_precision(x0.dtype))
         mean, v = answers[0].to(x0.dtype).chunk(2, dim=1)
-        bits = per_time(self.bits(x0, self.path.point(x0, noise, t), mean.detach(), v, t), t)
+        believed = self.prediction.solve(self.path, self.path.point(x0, noise, t), mean.detach(), t).x0
+        bits = per_time(self.chain.bits(x0, believed, self.chain.learned(self.variance, v, t), t), t)
         kept = bits.detach().reshape(len(bits), -1).mean(1)
         return {**losses, "loss": losses["loss"] + self.bound * bits.mean(), "bound": kept}
-
-    def bits(self, x0: Tensor, x_t: Tensor, mean: Tensor, v: Tensor, t: Tensor) -> Tensor:
-        """-log2 of what one step of the chain gives away, elementwise: eq. 6 (KL) and, in the last step, eq. 5."""
-        s = (t - 1 / self.num_steps).clamp(min=0)
-        last = expand(s <= 1e-9, x0).bool()
-        beta, posterior = self.variances(t, s)
-        log_beta, log_posterior = (expand(value.log(), x0) for value in (beta, posterior))
-        share = (v + 1) / 2
-        log_variance = share * log_beta + (1 - share) * log_posterior
-        believed = self.prediction.solve(self.path, x_t, mean, t).x0
-        # a posterior's mean moves by this much per unit of x0; both means share the rest
-        rate = expand(self.path.alpha(s) - self.path.alpha(t) * self._carried(t, s), x0)
-        gap = rate * (x0 - believed)
-        kl = 0.5 * (log_variance - log_posterior - 1 + (log_posterior - log_variance).exp())
-        kl = kl + 0.5 * gap**2 * (-log_variance).exp()
-        return torch.where(last, -levels(x0, believed, log_variance / 2), kl) / math.log(2)
-
-    def variances(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """beta of the step from s to t, and the posterior's beta~; that of the last step is its neighbour's."""
-        step = 1 / self.num_steps
-        t_, s_ = torch.where(s <= 1e-9, t + step, t), torch.where(s <= 1e-9, s + step, s)
-        return self._beta(t, s), self._beta(t_, s_) * self.path.sigma(s_) ** 2 / self.path.sigma(t_) ** 2
-
-    def _beta(self, t: Tensor, s: Tensor) -> Tensor:
-        return 1 - (self.path.alpha(t) / self.path.alpha(s)) ** 2
-
-    def _carried(self, t: Tensor, s: Tensor) -> Tensor:
-        """d (mean of x_s) / d x_t of the posterior: (alpha_t / alpha_s) sigma_s^2 / sigma_t^2."""
-        return self.path.alpha(t) / self.path.alpha(s) * self.path.sigma(s) ** 2 / self.path.sigma(t) ** 2
-
-
-def levels(x0: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log of the mass a Gaussian gives to the level of x0, of 256 in [-1,1]; the outermost take all beyond."""
-    inverse = (-log_std).exp()
-    above, below = cdf(inverse * (x0 - mean + BIN)), cdf(inverse * (x0 - mean - BIN))
-    mass = torch.where(x0 < -0.999, above, torch.where(x0 > 0.999, 1 - below, above - below))
-    return mass.clamp(min=1e-12).log()
-
-
-def cdf(x: Tensor) -> Tensor:
-    """The normal distribution function, by the tanh the published codes use."""
-    return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
