@@ -4,7 +4,7 @@ runs/latte_v/
   config.yaml   the complete configuration; training from it reproduces the run
   imports/      the project's own component files, as they were
   command.txt   what was typed, each start;  env.json  versions, device, revision
-  log.txt  metrics.jsonl  status.json  bad_clips.jsonl
+  log.txt  metrics.jsonl  status.json  bad_clips.jsonl  buckets.json
   tb/  samples/  eval/  checkpoints/
 """
 
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -45,7 +45,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self._lock = None
+        self._lock: TextIO | None = None
 
     # ---- opening ----
 
@@ -61,7 +61,7 @@ class RunFolder:
             raise Refused(f"{self.path} is not empty and not a run folder; choose another with --out.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
+            self._lock = take_lock(self.path)
             if known and overwrite:
                 self._clear()
                 known = False
@@ -113,6 +113,13 @@ class RunFolder:
             write_atomic(file, json.dumps(env, indent=1) + "\n")
         return new
 
+    def record_shapes(self, record: Mapping[str, Any]) -> bool:
+        """Keep which clips have which shape in buckets.json; True when that was kept before and is another now."""
+        file = self.path / "buckets.json"
+        before = json.loads(file.read_text()) if file.is_file() else record
+        write_atomic(file, json.dumps(record, indent=1) + "\n")
+        return before != record
+
     def record_bad(self, step: int, clips: Iterable[tuple[str, str]]) -> None:
         """Name unreadable clips in bad_clips.jsonl."""
         with open(self.path / "bad_clips.jsonl", "a", encoding="utf-8") as file:
@@ -120,26 +127,6 @@ class RunFolder:
                 file.write(json.dumps({"step": step, "path": path, "reason": reason}) + "\n")
 
     # ---- inside ----
-
-    def _take_lock(self) -> None:
-        """A POSIX lock ends with its process, however that dies, so no lock is ever stale.
-
-        An flock would live on in forked data workers for the seconds they need to notice a killed parent.
-        """
-        self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            self._lock.close()
-            self._lock = None
-            raise Refused(
-                f"{self.path} is in use by {owner}; wait for it, or choose another folder with --out."
-            ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"pid {os.getpid()} on {platform.node()}")
-        self._lock.flush()
 
     def _clear(self) -> None:
         for item in self.path.iterdir():
@@ -188,6 +175,38 @@ class RunFolder:
             names.append(f"imports/{file.name}")
         head = "# The complete configuration of this run: training from this file reproduces it.\n"
         write_atomic(self.path / "config.yaml", head + config.to_yaml(names))
+
+
+def take_lock(folder: Path) -> TextIO:
+    """Hold a folder until the file is closed. Raises Refused, naming who holds it.
+
+    A POSIX lock ends with its process, however that dies, so no lock is ever stale.
+    An flock would live on in forked data workers for the seconds they need to notice a killed parent.
+    """
+    file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise Refused(f"{folder} is in use by {owner}; wait for it, or choose another folder with --out.") from None
+    file.truncate(0)
+    file.write(f"pid {os.getpid()} on {platform.node()}")
+    file.flush()
+    return file
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process holds this folder."""
+    if not (folder / ".lock").is_file():
+        return False
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def environment(device: torch.device) -> dict[str, Any]:
