@@ -15,12 +15,13 @@ from vidiff.registry import BACKBONES
 
 CLIP, PATCH, CLASSES = (3, 4, 24, 40), 8, 5
 C, T, H, W = PATCH * PATCH * 3, 4, 3, 5
-SPACE, D, HEADS, RATIO = H * W, 48, 2, 3
+SPACE, D, HEADS, RATIO, E = H * W, 48, 2, 3, 20
 WORDS, TEXT = 7, 10
+READERS = ("dit_cross", "mmdit", "uvit", "dit_expert")
 
 
 def planned(tmp_path, backbone, *overrides, reads_text=None):
-    reads_text = backbone["name"] == "dit_cross" if reads_text is None else reads_text
+    reads_text = backbone["name"] in READERS if reads_text is None else reads_text
     conditioner = {"name": "text_embeddings", "dim": TEXT, "length": WORDS} if reads_text else "label"
     tree = {
         "data": {"name": "stand_in", "shape": list(CLIP), "num_classes": CLASSES, "texts": [WORDS, TEXT]},
@@ -75,6 +76,38 @@ def cross(looks):
     return 4 * linear(tokens, D, D) + attention(*looks) + look() + 2 * linear(tokens, D, RATIO * D)
 
 
+def within(tokens):
+    """Queries, keys and values, the projection back and an MLP."""
+    return 4 * linear(tokens, D, D) + 2 * linear(tokens, D, RATIO * D)
+
+
+def two_streams(depth):
+    """A modulation and weights for each stream, one attention over both; in the last block the text has keys and
+    values only (Stable Diffusion 3, 2403.03206, fig. 2)."""
+    tokens = T * SPACE
+    both = 2 * linear(1, D, 6 * D) + within(tokens) + within(WORDS) + attention(1, tokens + WORDS)
+    last = linear(1, D, 6 * D) + linear(1, D, 2 * D) + within(tokens) + linear(WORDS, D, 2 * D)
+    last += attention(1, tokens, tokens + WORDS)
+    return around() + linear(WORDS, TEXT, D) + (depth - 1) * both + last
+
+
+def all_tokens(depth):
+    """Time, words and patches in one sequence, and a Linear of [x, skip] in the second half (U-ViT, 2209.12152)."""
+    tokens = 1 + WORDS + T * SPACE
+    enter = linear(1, 256, D) + linear(1, D, D) + linear(WORDS, TEXT, D) + linear(T * SPACE, C, D)
+    skips = depth // 2 * linear(tokens, 2 * D, D)
+    return enter + depth * (within(tokens) + attention(1, tokens)) + skips + linear(T * SPACE, D, C)
+
+
+def experts(depth):
+    """One sequence with shared weights, two modulations of both streams in a block, from a time of width E
+    (CogVideoX, 2408.06072, fig. 3)."""
+    tokens = WORDS + T * SPACE
+    time = linear(1, D, E) + linear(1, E, E) + (2 * depth * 6 + 2) * linear(1, E, D)
+    ends = linear(WORDS, TEXT, D) + linear(T * SPACE, C, D) + linear(T * SPACE, D, C)
+    return time + ends + depth * (within(tokens) + attention(1, tokens))
+
+
 def factorized(depth, **settings):
     return dict(name="dit_factorized", depth=depth, **settings, **BASE)
 
@@ -103,6 +136,9 @@ FORMULAS = {
         dict(name="dit_cross", depth=2, layout="factorized", **BASE),
         singly() + cross(SPATIAL) + cross(TEMPORAL) - look(),
     ),
+    "two streams": (dict(name="mmdit", depth=3, **BASE), two_streams(3)),
+    "all tokens": (dict(name="uvit", depth=5, **BASE), all_tokens(5)),
+    "experts": (dict(name="dit_expert", depth=3, time_dim=E, **BASE), experts(3)),
 }
 
 
