@@ -15,11 +15,11 @@ from tqdm import tqdm
 from vidiff.building import Plan, build_dataset, build_diffuser, plan
 from vidiff.cli import add_run_flags, execute, parser
 from vidiff.config import load
-from vidiff.engine.checkpoint import sha256
 from vidiff.engine.data import first_clips
 from vidiff.engine.parallel import pick_device
 from vidiff.engine.runs import find_checkpoint, load_weights, read_run
 from vidiff.engine.sample import Drawing, conditions_of, draw
+from vidiff.engine.weights import GRAMMAR, Weights, parse_weights
 from vidiff.errors import Refused
 from vidiff.precision import widen_convolutions
 from vidiff.registry import did_you_mean
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--steps", type=int, metavar="N", help="the same as sampler.steps=N")
     made.add_argument("--label", type=int, metavar="K", help="the class of all videos (all classes in turn)")
     made.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a text; several take turns")
-    made.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged or raw weights (ema)")
+    made.add_argument("--weights", default="ema", metavar="W", help=f"{GRAMMAR} (ema)")
     made.add_argument("--format", default="gif,png", metavar="LIST", help="of gif, mp4, png (strip of frames), npy")
     made.add_argument("--grid", action="store_true", help="also one video of all of them side by side")
     made.add_argument("--compare", action="store_true", help="also held-out clips above, generated ones below")
@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Load, draw, write."""
     formats = _formats(arguments.format)
     _check_numbers(arguments)
+    parse_weights(arguments.weights)
     folder, checkpoint = find_checkpoint(Path(arguments.run))
     made, seed = _plan(folder, arguments)
     _check_pictures(made, formats)
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     out = _out(arguments, folder, checkpoint, made)
     diffuser = build_diffuser(made.config, made.dataset).to(device).eval()
     widen_convolutions(diffuser, device, made.config.train.precision)
-    group = load_weights(diffuser, checkpoint, arguments.weights)
+    weights = load_weights(diffuser, checkpoint, arguments.weights)
     trained = made.config.train.precision
     precision = "fp32" if (device.type, trained) == ("cpu", "fp16") else trained
     total = -(-arguments.num // arguments.batch_size) * made.sampler.evaluations
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size, precision=precision, watch=lambda _: bar.update() and None,
         )  # fmt: skip
     files = write_all(out, drawing.video, formats, arguments, made)
-    record = _record(arguments, made, checkpoint, drawing, seed, group, files)
+    record = _record(arguments, made, checkpoint, drawing, seed, weights, files)
     (out / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
     if not arguments.quiet:
         print(f"{arguments.num} videos, {drawing.evaluations} network evaluations each, {drawing.seconds:.1f} s: {out}")
@@ -180,14 +181,16 @@ def _record(
     checkpoint: Path,
     drawing: Drawing,
     seed: int,
-    group: str,
+    weights: Weights,
     files: Sequence[str],
 ) -> dict[str, Any]:
     config = made.config
     return {
         "checkpoint": str(checkpoint),
-        "weights": group,
-        "sha256": sha256(checkpoint / f"{group}.safetensors"),
+        "weights": arguments.weights,
+        "average": weights.label,
+        "profile_error": weights.error,
+        "sha256": weights.sha256,
         "sampler": config.components["sampler"],
         "guidance": config.components["guidance"],
         "seed": seed,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from vidiff.types import Count, Fraction, Natural, NonNegative, Positive
+from vidiff.types import Count, Fraction, Natural, NonNegative, Positive, Range
+
+Width = Annotated[float, Range(above=0.0, max=0.28)]
+"""The relative width of a power function s^gamma: below sqrt(1/12), where gamma is 0."""
 
 
 class Slot(NamedTuple):
@@ -62,26 +65,40 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate over steps: linear warm-up to `optimizer.lr`, then timm's schedule of this name.
+    """The learning rate over steps: linear warm-up to `optimizer.lr`, then the schedule of this name to the last step.
 
-    `decay_fraction` is the share of steps that warm-up-stable-decay (wsd) decays over.
+    `cycles` of cosine_restarts; `power` of polynomial; `decay_fraction`, the share of steps that warm-up-stable-decay
+    (wsd) decays over; `reference_steps`, from which on inverse_sqrt falls (EDM2, 2312.02696: 70,000).
     """
 
-    name: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
+    name: Literal["constant", "cosine", "cosine_restarts", "linear", "polynomial", "wsd", "inverse_sqrt"] = "cosine"
     warmup_steps: Natural = 100
     min_lr: NonNegative = 0.0
+    cycles: Count = 2
+    power: Positive = 2.0
     decay_fraction: Fraction = 0.2
+    reference_steps: Count = 70_000
 
 
 @dataclass(frozen=True)
 class EMA:
-    """The moving average of weights that samples are drawn from.
+    """The moving averages of weights; samples are drawn from the first.
 
-    decay_s = min(decay, (1 + s) / (10 + s)) with warm-up, else `decay`; 0 switches it off.
+    `decay` (0 = none), then `decays`, then the power functions of relative widths `sigma_rel` (EDM2, 2312.02696), of
+    which one is kept every `snapshot_every` steps to make any other width afterwards.
+    With k = s - delay, the decay of step s is 0 up to k = 0, then at least `min_decay` and rising by `warmup`:
+    true (1 + k) / (10 + k), power 1 - (1 + k)^-warmup_power, share 0.5^(1 / (warmup_share k)), false at once.
     """
 
     decay: Fraction = 0.999
-    warmup: bool = True
+    warmup: Literal["power", "share"] | bool = True
+    warmup_power: Positive = 2 / 3
+    warmup_share: Positive = 0.05
+    delay: Natural = 0
+    min_decay: Fraction = 0.0
+    decays: tuple[Fraction, ...] = ()
+    sigma_rel: tuple[Width, ...] = ()
+    snapshot_every: Count = 1000
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def load(path: Path, groups: tuple[str, ...] | None = None) -> Snapshot:
     """Read a checkpoint folder after verifying it. Raises Refused with the reason."""
     verify(path)
     state = json.loads((path / "state.json").read_text())
-    names = groups or tuple(sorted(f.stem for f in path.glob("*.safetensors")))
+    names = groups if groups is not None else tuple(sorted(f.stem for f in path.glob("*.safetensors")))
     return Snapshot({name: read_tensors(path / f"{name}.safetensors") for name in names}, state)
 
 

@@ -149,13 +149,17 @@ def snapshot(made: Plan, parts: Mapping[str, State], what: str, told: Mapping[st
         raise Refused(
             f"{what} does not fit {made.config.components['backbone']['name']}: {'; '.join(differing[:3])}{more}."
         )
-    ours = {key: tensors[key].to(own[key].dtype) for key in own}
+    return first_checkpoint(made.config, {key: tensors[key].to(own[key].dtype) for key in own}, told)
+
+
+def first_checkpoint(config: Config, weights: State, told: Mapping[str, Any]) -> Snapshot:
+    """A checkpoint of step 0 whose raw and averaged weights are these; `told` says where they came from."""
     state = {
-        "seed": made.config.seed, "numbers": {}, "bad": {}, "pending": [], "nonfinite": 0, "scaler": None,
+        "seed": config.seed, "numbers": {}, "bad": {}, "pending": [], "nonfinite": 0, "scaler": None,
         "threads": torch.get_num_threads(), "torch": torch.__version__, "device": "cpu", "world": 1,
         "converted": dict(told),
     }  # fmt: skip
-    return Snapshot({"model": ours, "ema": ours, "optimizer": {}}, state)
+    return Snapshot({"model": dict(weights), "ema": dict(weights), "optimizer": {}}, state)
 
 
 def check_width(made: Plan, described: Description, what: str) -> None:

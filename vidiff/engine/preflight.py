@@ -11,6 +11,7 @@ from vidiff.config import Config, ConfigError
 from vidiff.diffuser import Diffuser
 from vidiff.engine.checkpoint import verify
 from vidiff.engine.data import Order, check_length, loader, to_device
+from vidiff.engine.ema import curves
 from vidiff.engine.optim import LearningRate, make_optimizer
 from vidiff.engine.parallel import World, autocast, check_precision, peak_memory_gib
 from vidiff.engine.runs import read_run
@@ -30,7 +31,7 @@ def preflight(plan: Plan, world: World, resume: str = "auto") -> None:
 
     checks = [lambda: check_precision(world.device, config.train.precision), lambda: check_length(plan.dataset)]
     checks += [lambda: check_memory(plan.diffuser, world.device)]
-    checks += [lambda: rows_of_step(config, world), optimizer]
+    checks += [lambda: rows_of_step(config, world), optimizer, lambda: curves(config.ema)]
     checks += [lambda: verify(Path(resume))] if resume not in ("auto", "none") else []
     problems = []
     for check in checks:

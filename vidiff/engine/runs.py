@@ -12,7 +12,7 @@ from torch import nn
 from vidiff.building import run_folder
 from vidiff.diffuser import Diffuser
 from vidiff.engine.checkpoint import Checkpoints, check_fit, fill, sha256, verify
-from vidiff.engine.checkpoint import load as load_checkpoint
+from vidiff.engine.weights import Weights, read_weights
 from vidiff.errors import Refused
 
 
@@ -34,12 +34,11 @@ def weights_of(checkpoint: Path, weights: str = "ema") -> str:
     return "ema" if weights == "ema" and (checkpoint / "ema.safetensors").is_file() else "model"
 
 
-def load_weights(diffuser: nn.Module, checkpoint: Path, weights: str) -> str:
-    """Fill a diffuser from a checkpoint; returns the group used. Raises Refused."""
-    group = weights_of(checkpoint, weights)
-    snapshot = load_checkpoint(checkpoint, (group,))
-    fill(diffuser, snapshot.tensors[group], f"{checkpoint}/{group}")
-    return group
+def load_weights(diffuser: nn.Module, checkpoint: Path, weights: str) -> Weights:
+    """Fill a diffuser from a checkpoint (raw, ema, ema:0.9999, posthoc:0.1). Raises Refused."""
+    found = read_weights(checkpoint, weights)
+    fill(diffuser, found.tensors, f"{checkpoint}/{weights}")
+    return found
 
 
 def read_run(diffuser: Diffuser, run: str) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def read_run(diffuser: Diffuser, run: str) -> dict[str, Any]:
     file = checkpoint / f"{group}.safetensors"
     if next(diffuser.parameters()).is_meta:
         verify(checkpoint)
-        check_fit(diffuser, shapes_in(file), f"{checkpoint}/{group}")
+        check_fit(diffuser, shapes_in(checkpoint / "model.safetensors"), f"{checkpoint}/model")
     else:
         load_weights(diffuser, checkpoint, "ema")
     return {"checkpoint": str(checkpoint), "weights": group, "sha256": sha256(file)}

@@ -21,15 +21,17 @@ from vidiff.config import Config
 from vidiff.diffuser import Diffuser
 from vidiff.engine.checkpoint import Snapshot, fill, fill_optimizer, load, optimizer_tensors
 from vidiff.engine.data import BadClips, Order, check_length, loader, to_device, training_batches
-from vidiff.engine.ema import MovingAverage
+from vidiff.engine.ema import Averages, curves
 from vidiff.engine.log import Board, Console, Journal, Window, duration
 from vidiff.engine.optim import LearningRate, make_optimizer, parameters
 from vidiff.engine.parallel import World, autocast, peak_memory_gib
+from vidiff.engine.posthoc import snapshots
 from vidiff.engine.preflight import rows_of_step
 from vidiff.engine.run import RunFolder
 from vidiff.engine.runs import read_run
 from vidiff.engine.sample import Drawing, conditions_of, draw
 from vidiff.engine.signals import Signals
+from vidiff.engine.weights import labels_of
 from vidiff.errors import Interrupted, Stopped
 from vidiff.precision import widen_convolutions
 from vidiff.random import Random, derive
@@ -48,7 +50,7 @@ class Trainer:
         self.rows = rows_of_step(config, world)
         diffuser = build_diffuser(config, self.dataset, read_run).to(world.device)
         self.diffuser = widen_convolutions(diffuser, world.device, config.train.precision)
-        self.ema = MovingAverage(self.diffuser, config.ema) if config.ema.decay else None
+        self.ema = Averages(self.diffuser, config.ema) if curves(config.ema) else None
         self.optimizer = make_optimizer(self.diffuser, config.optimizer)
         self.learning_rate = LearningRate(self.optimizer, config.schedule, config.train.steps)
         fp16 = config.train.precision == "fp16"
@@ -67,7 +69,7 @@ class Trainer:
     # ---- what callbacks use ----
 
     def model(self, weights: str = "ema") -> Diffuser:
-        """The diffuser with its averaged weights (the raw ones when there is no average)."""
+        """The diffuser with the weights of its first average (the raw ones when there is none)."""
         return self.ema.module if weights == "ema" and self.ema else self.diffuser
 
     def draw(self, num: int, weights: str = "ema", batch_size: int = 8) -> Drawing:
@@ -123,6 +125,8 @@ class Trainer:
                 batches = self._batches()
                 while self.step < steps:
                     self.train_step(batches)
+                    if self.ema and self.ema.snapshot_due(self.step):
+                        self.keep_averages()
                     if self.step % log == 0 or self.step == steps:
                         self._log()
                     self.call_back(
@@ -235,24 +239,30 @@ class Trainer:
         names = {id(p): n for n, p in self.diffuser.named_parameters()}
         moments, numbers = optimizer_tensors(self.optimizer, names)
         tensors = {"model": self.diffuser.state_dict(), "optimizer": moments}
-        if self.ema:
-            tensors["ema"] = self.ema.module.state_dict()
+        averages, labels = self.ema.state() if self.ema else ({}, {})
         state = {
+            "averages": labels,
             "seed": self.config.seed, "numbers": numbers, "bad": self.bad.state(), "pending": self.pending,
             "nonfinite": self.nonfinite, "scaler": self.scaler.state_dict() if self.scaler else None,
             "threads": torch.get_num_threads(), "torch": torch.__version__, "device": str(self.world.device),
             "world": self.world.size,
         }  # fmt: skip
-        path = self.checkpoints.save(self.step, Snapshot(tensors, state))
+        path = self.checkpoints.save(self.step, Snapshot({**tensors, **averages}, state))
         self.run.status("running", self.step, last_checkpoint=path.name)
+
+    def keep_averages(self) -> None:
+        """Keep the power-function averages of this step, to make others of them afterwards."""
+        snapshots(self.run.path).save(self.step, Snapshot(self.ema.powers(), {}))
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint folder. Raises Refused when it is not intact or another model's."""
         snapshot = load(path)
         fill(self.diffuser, snapshot.tensors["model"], f"{path}/model")
-        if self.ema:
-            fill(self.ema.module, snapshot.tensors.get("ema", snapshot.tensors["model"]), f"{path}/ema")
         named, state = dict(self.diffuser.named_parameters()), snapshot.state
+        if self.ema:
+            for line in self.ema.fill(snapshot.tensors, labels_of(snapshot), state["step"]):
+                self.console.say(line)
+            snapshots(self.run.path).forget_after(state["step"])
         fill_optimizer(self.optimizer, named, snapshot.tensors["optimizer"], state["numbers"])
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
