@@ -18,7 +18,7 @@ from vidiff.diffusion.path import Path, expand
 from vidiff.diffusion.times import Interval, Times, times_on
 from vidiff.diffusion.weighting import Weighting
 from vidiff.random import Random
-from vidiff.types import Cond
+from vidiff.types import Cond, CondSpec, Grid
 
 Net = Callable[[Tensor, Tensor, Cond], Tensor]
 
@@ -33,6 +33,11 @@ class Objective(nn.Module):
     """A diffusion objective. The network's head gives `outputs` times the latent's channels."""
 
     outputs = 1
+
+    tells = frozenset({"velocity"})
+    """What samplers may take its estimate for: "velocity", the belief at t, from which dx/dt follows; "end", where the
+    trajectory through x_t ends; "step", what brings `euler` to the end of a long step; "jump", told a time s, the
+    point of the trajectory at s."""
 
     def __init__(
         self,
@@ -57,6 +62,14 @@ class Objective(nn.Module):
     def check(self, net: nn.Module, reads: frozenset[str]) -> None:
         """Raises ValueError when this network, or a conditioner that `reads` these entries, does not go with it."""
 
+    def extend(self, spec: CondSpec) -> CondSpec:
+        """What the network is told beside its time: the conditioner's `spec`, and what `complete` adds to it."""
+        return spec
+
+    def complete(self, cond: Cond, t: Tensor, s: Tensor | None = None) -> Cond:
+        """`cond` with what the objective tells the network beside it: of a step from t to s, None of no step."""
+        return cond
+
     def entries(self, x0: Tensor, random: Random) -> dict[str, Tensor]:
         """Batch entries of the objective's own making; the conditioner and `loss` (cond.origin.batch) see them."""
         return {}
@@ -66,23 +79,31 @@ class Objective(nn.Module):
 
         `mse` is the unweighted error of the network's output, per sample.
         """
-        t = times_on(x0.device, self.times.draw(random, self.path, self.interval, frames=x0.shape[2]))
+        t = self.draw_times(random, x0)
         noise = self.noise(x0.shape, random, full_precision(x0.dtype)).to(x0.device)
         return self.loss_at(net, x0, noise, t, cond)
+
+    def draw_times(self, random: Random, x0: Tensor) -> Tensor:
+        """Times (B,) or (B,t) for latents x0 (B,c,t,h,w), on their device."""
+        grid = Grid(*x0.shape[1:])
+        return times_on(x0.device, self.times.on(grid).draw(random, self.path, self.interval, frames=grid.t))
 
     def loss_at(self, net: Net, x0: Tensor, noise: Tensor, t: Tensor, cond: Cond) -> dict[str, Tensor]:
         """The loss at given times (B,) or (B,t) and noise: `loss` without its dice."""
         x0 = x0.to(full_precision(x0.dtype))
         x_t = self.path.point(x0, noise, t)
         target = self.prediction.target(self.path, x0, noise, t).detach()
-        error = (self.output(net, x_t, t, cond) - target) ** 2
-        mse = per_time(error, t)
-        weight = self.weighting(self.path, self.prediction, t).to(mse.dtype)
+        error = self.output(net, x_t, t, cond) - target
+        mse = per_time(error**2, t)
         return {
-            "loss": (weight * mse).mean(),
+            "loss": self.penalty(error, t).mean(),
             "mse": mse.detach().reshape(len(mse), -1).mean(1),
             "time": t.detach().reshape(len(t), -1).mean(1),
         }
+
+    def penalty(self, error: Tensor, t: Tensor) -> Tensor:
+        """The weighted loss, shaped like t, of the network's error (B,c,t,h,w): of its mean square."""
+        return self.weighting.loss(self.path, self.prediction, t, per_time(error**2, t))
 
     def estimate(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
         """What the network believes about x_t (B,c,t,h,w) at t (B,) or (B,t)."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vidiff.diffusion.path import Path
 from vidiff.random import Random
+from vidiff.types import Grid
 
 Interval = tuple[float, float]
 
@@ -22,6 +23,10 @@ class Times:
     def quantile(self, u: Tensor, path: Path, interval: Interval) -> Tensor:
         """u in (0,1) -> t in the interval, ascending in u, shaped like u."""
         raise NotImplementedError
+
+    def on(self, grid: Grid) -> Times:
+        """The density for latents of this grid: another one where it depends on their size."""
+        return self
 
     def draw(self, random: Random, path: Path, interval: Interval, frames: int) -> Tensor:
         """Times for a batch: (B,), or (B,frames) for a density per frame; float64 where the device has it."""

@@ -31,6 +31,10 @@ class Weighting:
         """The weight of the network's own squared error, shaped like t."""
         return self.weight(path, t) * error_ratio(self.space, path, prediction, t)
 
+    def loss(self, path: Path, prediction: Prediction, t: Tensor, error: Tensor) -> Tensor:
+        """What the network's own squared error (shaped like t) costs: weight * error, but for weights that learn."""
+        return self(path, prediction, t).to(error.dtype) * error
+
 
 def error_ratio(space: Space, path: Path, prediction: Prediction, t: Tensor) -> Tensor:
     """|error in space|^2 / |error of the network|^2 at fixed x_t, shaped like t."""

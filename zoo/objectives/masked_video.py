@@ -18,7 +18,7 @@ from vidiff.diffusion.estimate import Prediction
 from vidiff.diffusion.noise import Noise
 from vidiff.diffusion.objective import PARTS, Net, Objective, full_precision, per_time
 from vidiff.diffusion.path import Path
-from vidiff.diffusion.times import Interval, Times, open_uniform, times_on
+from vidiff.diffusion.times import Interval, Times, open_uniform
 from vidiff.diffusion.weighting import Weighting
 from vidiff.random import Random
 from vidiff.registry import OBJECTIVES
@@ -92,7 +92,7 @@ class MaskedVideo(Objective):
         Known are those of the batch that `cond` was made from, or frames drawn here.
         """
         told = cond.origin.batch if cond.origin else self.entries(x0, random)
-        drawn = times_on(x0.device, self.times.draw(random, self.path, self.interval, frames=x0.shape[2]))
+        drawn = self.draw_times(random, x0)
         noise = self.noise(x0.shape, random, full_precision(x0.dtype)).to(x0.device)
         return self.loss_of_unknown(net, x0, noise, drawn, cond, told["known"])
 
@@ -106,9 +106,8 @@ class MaskedVideo(Objective):
         output = self.output(net, self.path.point(x0, noise, told), told, cond)
         target = self.prediction.target(self.path, x0, noise, t).detach()
         mse = per_time((output - target) ** 2, t)
-        weight = self.weighting(self.path, self.prediction, t).to(mse.dtype)
         return {
-            "loss": over(weight * mse, ~known).mean(),
+            "loss": over(self.penalty(output - target, t), ~known).mean(),
             "mse": over(mse, ~known).detach(),
             "time": over(t, ~known).detach(),
         }

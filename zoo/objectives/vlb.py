@@ -24,7 +24,7 @@ from vidiff.types import Cond, Count, Positive
 
 
 class BoundWeighting(Weighting):
-    """What the bound counts an error of x0: scale rate^2 / (2 variance log 2), the variance fixed (small if learned)."""
+    """What the bound counts an error of x0: scale rate^2 / (2 variance log 2), for a fixed variance."""
 
     space = "x0"
 

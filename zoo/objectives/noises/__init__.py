@@ -1,3 +1,3 @@
 """Noises: the prior, in training and at the start of sampling."""
 
-from zoo.objectives.noises import frame_mixed, gaussian, offset  # noqa: F401
+from zoo.objectives.noises import frame_mixed, frame_progressive, gaussian, offset  # noqa: F401

@@ -13,7 +13,10 @@ from vidiff.types import Count, Fraction, Positive
 
 @PATHS.register("ddpm_cosine", tiny=dict(num_timesteps=40))
 class DdpmCosine(BetaTable):
-    """betas 1 - cos^2(angle(i+1)) / cos^2(angle(i)), at most `cap`: squaredcos_cap_v2 (0.9999: lucidrains; 1: down to pure noise)."""
+    """betas 1 - cos^2(angle(i+1)) / cos^2(angle(i)), at most `cap`: squaredcos_cap_v2.
+
+    lucidrains' code caps at 0.9999; with a cap of 1 nothing is left of the signal at t = 1.
+    """
 
     def __init__(self, num_timesteps: Count = 1000, offset: Positive = 0.008, cap: Fraction = 0.999):
         t = ramp(0.0, 1.0, num_timesteps + 1)

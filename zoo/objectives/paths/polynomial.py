@@ -1,4 +1,4 @@
-"""The polynomial interpolant: Lipman et al. 2024, Flow Matching Guide and Code (2412.06264), table 1."""
+"""The polynomial interpolant: Lipman et al. 2024, Flow Matching Guide and Code (2412.06264)."""
 
 from __future__ import annotations
 

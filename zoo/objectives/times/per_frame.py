@@ -8,6 +8,7 @@ from vidiff.diffusion.path import Path
 from vidiff.diffusion.times import Interval, Times, open_uniform
 from vidiff.random import Random
 from vidiff.registry import TIMES
+from vidiff.types import Grid
 
 
 @TIMES.register("per_frame", parts={"times": "times"})
@@ -18,6 +19,9 @@ class PerFrame(Times):
 
     def __init__(self, times: Times | str = "uniform"):
         self.times = times
+
+    def on(self, grid: Grid) -> Times:
+        return PerFrame(self.times.on(grid))
 
     def quantile(self, u: Tensor, path: Path, interval: Interval) -> Tensor:
         return self.times.quantile(u, path, interval)

@@ -7,7 +7,7 @@ from torch import Tensor
 from vidiff.diffusion.path import Path
 from vidiff.diffusion.times import Interval, Times, within
 from vidiff.registry import TIMES
-from vidiff.types import Positive
+from vidiff.types import Grid, Positive
 
 
 @TIMES.register("shifted", parts={"times": "times"})
@@ -19,6 +19,9 @@ class Shifted(Times):
 
     def __init__(self, factor: Positive = 3.0, times: Times | str = "uniform"):
         self.factor, self.times = factor, times
+
+    def on(self, grid: Grid) -> Times:
+        return Shifted(self.factor, self.times.on(grid))
 
     def quantile(self, u: Tensor, path: Path, interval: Interval) -> Tensor:
         low, high = interval

@@ -9,6 +9,7 @@ from vidiff.diffusion.path import Path
 from vidiff.diffusion.times import Interval, Times, open_uniform
 from vidiff.random import Random
 from vidiff.registry import TIMES
+from vidiff.types import Grid
 
 
 @TIMES.register("stratified", parts={"times": "times"})
@@ -20,6 +21,9 @@ class Stratified(Times):
 
     def __init__(self, times: Times | str = "uniform"):
         self.times = times
+
+    def on(self, grid: Grid) -> Times:
+        return Stratified(self.times.on(grid))
 
     def quantile(self, u: Tensor, path: Path, interval: Interval) -> Tensor:
         return self.times.quantile(u, path, interval)
