@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,15 @@ from vidiff.gate import gate
 from vidiff.precision import widen_convolutions
 from vidiff.random import derive
 from vidiff.registry import BACKBONES, build, did_you_mean
-from vidiff.types import Attention, BadSample, Cond, CondSpec, Dataset, Grid
+from vidiff.types import Attention, BadSample, Cond, CondSpec, Dataset, Grid, shapes_of
 
 
 @dataclass
 class Plan:
-    """What a configuration comes to: built for real where that is cheap, on the meta device where it is not."""
+    """What a configuration comes to: built for real where that is cheap, on the meta device where it is not.
+
+    `shape` (C,T,H,W) and its latent `grid` are those of the videos to draw, the data set's first.
+    """
 
     config: Config
     dataset: Dataset
@@ -40,6 +43,7 @@ class Plan:
     diffuser: Diffuser
     sampler: Sampler
     guidance: Guidance
+    shape: tuple[int, int, int, int]
     runs: dict[str, Any] = field(default_factory=dict)
     """The other runs whose models components asked for, with what `read` said of them."""
 
@@ -95,22 +99,52 @@ def plan(config: Config, device: str = "cpu", read: Read | None = None, training
     with torch.device("meta"):
         diffuser = builder.diffuser() if builder.dataset is not None else None
     if diffuser is not None:
-        if not builder.problems:
-            builder.attempt("backbone", lambda: rehearse(diffuser, builder.grid))
+        for shape in shapes_of(builder.dataset) if not builder.problems else []:
+            builder.attempt("backbone", lambda shape=shape: try_shape(config, diffuser, builder.dataset, shape))
         builder.attempt("attention", lambda: check_attention(config, diffuser, device))
         builder.attempt("guidance", lambda: check_guidance(guidance, diffuser))
         builder.attempt("conditioner", lambda: check_reads(config, diffuser, builder.dataset))
     if builder.problems:
         raise ConfigError(builder.problems)
-    return Plan(config, builder.dataset, builder.grid, diffuser, sampler, guidance, builder.runs)
+    shape = tuple(builder.dataset.shape)
+    grid = Grid(*diffuser.tokenizer.latent_shape(shape))
+    return Plan(config, builder.dataset, grid, diffuser, sampler, guidance, shape, builder.runs)
+
+
+def grid_of(plan: Plan, shape: tuple[int, int, int, int]) -> Grid:
+    """The latent of a video (C,T,H,W). Raises ValueError when the tokenizer cannot take it."""
+    return Grid(*plan.diffuser.tokenizer.latent_shape(shape))
+
+
+def reshaped(plan: Plan, shape: tuple[int, int, int, int]) -> Plan:
+    """The same plan for videos of another shape (C,T,H,W). Raises ValueError when a part cannot take it."""
+    try_shape(plan.config, plan.diffuser, plan.dataset, shape)
+    return replace(plan, grid=grid_of(plan, shape), shape=shape)
+
+
+def try_shape(config: Config, diffuser: Diffuser, dataset: Dataset, shape: tuple[int, int, int, int]) -> None:
+    """Tokenizer, conditioner and backbone meet a shape (C,T,H,W) on the meta device. Raises ValueError."""
+    shapes = shapes_of(dataset)
+    try:
+        grid = Grid(*diffuser.tokenizer.latent_shape(shape))
+        diffuser.backbone.check(grid)
+        if [shape] != shapes:
+            wiring = dict(width=config.components["backbone"].get("dim", 0), num_classes=dataset.num_classes)
+            with torch.device("meta"):
+                build("conditioner", config.components["conditioner"], **wiring, grid=grid)
+        rehearse(diffuser, grid)
+    except ValueError as error:
+        name = "x".join(map(str, shape[1:]))
+        raise ValueError(str(error) if [shape] == shapes else f"clips of {name}: {error}") from None
 
 
 def check_batch(config: Config, dataset: Dataset) -> None:
     """Raises ValueError when the frames of one pass alone are more than the machine holds."""
     clips = config.train.batch_size // config.train.accumulate
-    need, have = clips * math.prod(dataset.shape), machine_bytes()
+    largest = max(shapes_of(dataset), key=math.prod)
+    need, have = clips * math.prod(largest), machine_bytes()
     if need > have:
-        shape = "x".join(map(str, dataset.shape))
+        shape = "x".join(map(str, largest))
         sizes = f"{need / 2**30:,.0f} GiB, the machine has {have / 2**30:,.0f}"
         raise ValueError(f"{clips:,} clips of {shape} are {sizes}.")
 
@@ -255,9 +289,12 @@ class _Builder:
         return self.attempt(key, lambda: build(key, self.config.components[key], **wiring))
 
     def _attempt_grid(self, tokenizer: nn.Module | None) -> Grid | None:
+        """The grid to build for: along each axis the longest latent that the clips have."""
         if tokenizer is None:
             return None
-        return self.attempt("tokenizer", lambda: Grid(*tokenizer.latent_shape(self.dataset.shape)))
+        shapes = shapes_of(self.dataset)
+        grids = [self.attempt("tokenizer", lambda s=s: Grid(*tokenizer.latent_shape(s))) for s in shapes]
+        return None if None in grids else Grid(*map(max, zip(*grids, strict=True)))
 
     def _fed(self, spec: CondSpec) -> bool:
         """True when the condition has all that the backbone cannot do without (`needs`). Raises ValueError."""

@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from vidiff.diffusion.objective import Objective
-from vidiff.engine.data import BadClips, Order, Tolerant, training_batches
+from vidiff.engine.buckets import Buckets, Passes
+from vidiff.engine.data import BadClips, Order, Tolerant
 from vidiff.engine.log import read_journal
 from vidiff.errors import Stopped
 from vidiff.types import BadSample
 from zoo.datasets.moving_digits import MovingDigits
+from zoo.datasets.stand_in import StandIn
 
 
 @pytest.fixture
@@ -157,12 +159,13 @@ def test_every_epoch_meets_every_clip_once_in_a_new_order():
 
 
 def test_batches_start_anywhere_and_split_without_changing_the_order():
-    order = Order(10, seed=0)
+    buckets, order = Buckets(StandIn(clips=10), [32]), Order(10, seed=0)
 
-    def flat(first, accumulate, rows=range(6)):
-        return [i for b in training_batches(order, first, 6, rows, accumulate, 5) for i in b]
+    def passes(step, accumulate=1, rows=range(6)):
+        return [part.clips for part in Passes(buckets, 0, 6, rows, accumulate)(step)]
 
-    assert flat(0, 1) == flat(0, 3)
-    assert flat(2, 1)[:18] == flat(0, 1)[12:30]
-    halves = [list(training_batches(order, 0, 6, rows, 1, 5)) for rows in (range(3), range(3, 6))]
-    assert [a + b for a, b in zip(*halves)] == list(training_batches(order, 0, 6, range(6), 1, 5))
+    for step in range(5):
+        (whole,) = passes(step)
+        assert whole == [order(6 * step + row) for row in range(6)]
+        assert passes(step, 3) == [whole[:2], whole[2:4], whole[4:]]
+        assert passes(step, 1, range(3)) + passes(step, 1, range(3, 6)) == [whole[:3], whole[3:]]

@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidiff.building import Plan, plan
+from vidiff.building import Plan, plan, reshaped
 from vidiff.cli import add_run_flags, execute, parser
 from vidiff.config import Config, load
 from vidiff.config.checking import short
+from vidiff.engine.buckets import Buckets, table
 from vidiff.engine.log import Console
 from vidiff.engine.parallel import World, world
 from vidiff.engine.preflight import dry_run, preflight
@@ -19,6 +20,7 @@ from vidiff.engine.runs import read_run
 from vidiff.engine.train import train
 from vidiff.errors import Refused
 from vidiff.registry import KINDS
+from vidiff.types import shapes_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,10 +55,10 @@ def run(arguments: argparse.Namespace) -> None:
         return
     here = world(arguments.device)
     made = plan(config, here.device.type, read_run)
-    preflight(made, here, arguments.resume)
+    buckets = preflight(made, here, arguments.resume)
     costs = cost(made)
     if arguments.dry_run:
-        say_dry_run(made, here, costs)
+        say_dry_run(made, here, costs, buckets)
         return
     folder = RunFolder(Path(arguments.out or f"runs/{config.name}"))
     if arguments.resume == "none" and (folder.path / "checkpoints").is_dir() and not arguments.overwrite:
@@ -71,7 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
         console.say(summary(made, here, costs, folder.path))
         for note in notes:
             console.say(note)
-        train(made, folder, here, console, arguments.resume, costs.training_flops * config.train.batch_size)
+        flops = config.train.batch_size * flops_per_clip(made, costs, buckets)
+        train(made, folder, here, console, arguments.resume, flops, buckets)
         console.say(f"done: {folder.path}\n  look:   tensorboard --logdir {folder.path}\n  sample: {_next(folder)}")
         console.close()
     finally:
@@ -86,8 +89,10 @@ def summary(made: Plan, here: World, costs: Cost, out: Path | None = None) -> st
     lines = [f"{slot:<12} {name:<{width}}  {file}" for slot, name, file in rows]
     train = config.train
     split = f" = {train.accumulate} x {train.batch_size // train.accumulate}" if train.accumulate > 1 else ""
+    more = len(shapes_of(made.dataset)) - 1
     lines += [
-        f"{'video':<12} {'x'.join(map(str, made.dataset.shape))} -> latent {made.grid} = {costs.tokens} tokens",
+        f"{'video':<12} {'x'.join(map(str, made.dataset.shape))} -> latent {made.grid} = {costs.tokens} tokens"
+        + (f", and {more} more shapes" if more else ""),
         f"{'parameters':<12} {costs.parameters:,}",
         f"{'FLOPs/clip':<12} {human(costs.forward_flops)} forward, {human(costs.training_flops)} training"
         + " (a multiply-add is 2)",
@@ -97,10 +102,21 @@ def summary(made: Plan, here: World, costs: Cost, out: Path | None = None) -> st
     return "\n".join(lines)
 
 
-def say_dry_run(made: Plan, here: World, costs: Cost) -> None:
+def flops_per_clip(made: Plan, costs: Cost, buckets: Buckets) -> float:
+    """Training FLOPs of a clip, on average over the shapes that the clips have."""
+    if len(buckets.shapes) == 1:
+        return costs.training_flops
+    pairs = zip(buckets.shapes, buckets.counts, strict=True)
+    total = sum(cost(reshaped(made, shape)).training_flops * count for shape, count in pairs)
+    return total / sum(buckets.counts)
+
+
+def say_dry_run(made: Plan, here: World, costs: Cost, buckets: Buckets) -> None:
     """Build, one real batch forward and backward, a two-step sample; then the summary."""
-    result = dry_run(made, here)
+    result = dry_run(made, here, buckets)
     print(summary(made, here, costs))
+    for line in table(made, buckets):
+        print(line)
     print(
         f"dry run: loss {result['loss']:.4f} on {result['clips']} clips, two-step sample of {result['frames']} frames, "
         f"peak memory {result['peak_gib']:.2f} GiB; nothing was written."

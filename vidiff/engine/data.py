@@ -6,7 +6,7 @@ Sample number n of a run (0 for the first clip of the first step) is clip
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,33 +23,42 @@ SUBSTITUTES = 100
 
 
 class Order:
-    """A fresh permutation of the dataset for every epoch."""
+    """A fresh permutation of the dataset, or of those of its items that are `kept`, for every epoch."""
 
-    def __init__(self, length: int, seed: int):
-        self.length, self.seed = length, seed
+    def __init__(self, length: int, seed: int, kept: np.ndarray | None = None):
+        self.length, self.seed, self.kept = length, seed, kept
+        self.epoch_length = length if kept is None else len(kept)
         self._epoch, self._permutation = -1, np.empty(0, np.int64)
 
     def __call__(self, sample: int) -> int:
         """The dataset index of sample number `sample`: item + epoch * length."""
-        epoch, position = divmod(sample, self.length)
+        epoch, position = divmod(sample, self.epoch_length)
         if epoch != self._epoch:
             rng = np.random.Generator(np.random.Philox(derive(self.seed, "order", epoch)))
-            self._epoch, self._permutation = epoch, rng.permutation(self.length)
+            self._epoch, self._permutation = epoch, rng.permutation(self.epoch_length)
+            self._permutation = self._permutation if self.kept is None else self.kept[self._permutation]
         return int(self._permutation[position]) + epoch * self.length
 
 
 class Tolerant(torch.utils.data.Dataset):
-    """A dataset in which an unreadable clip is replaced by the next readable one, and named."""
+    """A dataset in which an unreadable clip is replaced by the next readable one, and named.
 
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+    `substitutes` gives an item and those to try in its place; the following ones without it.
+    """
+
+    def __init__(self, dataset: Dataset, substitutes: Callable[[int], Iterable[int]] | None = None):
+        self.dataset, self.substitutes = dataset, substitutes or self._following
+
+    def _following(self, item: int) -> Iterator[int]:
+        length = len(self.dataset)
+        return ((item + shift) % length for shift in range(min(length, SUBSTITUTES)))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         length, bad = len(self.dataset), []
         epoch, item = divmod(index, length)
-        for shift in range(min(length, SUBSTITUTES)):
+        for substitute in self.substitutes(item):
             try:
-                sample = self.dataset[(item + shift) % length + epoch * length]
+                sample = self.dataset[substitute + epoch * length]
             except BadSample as error:
                 bad.append((error.path, error.reason))
                 continue
@@ -67,11 +76,13 @@ def first_clips(dataset: Dataset, num: int = 1) -> list[dict[str, Any]]:
     return [{key: value for key, value in clip.items() if key != "_bad"} for clip in clips]
 
 
-def loader(dataset: Dataset, batches: Iterable[Sequence[int]], workers: int = 0, pin: bool = False) -> Iterator[dict]:
+def loader(
+    dataset: Dataset | Tolerant, batches: Iterable[Sequence[int]], workers: int = 0, pin: bool = False
+) -> Iterator[dict]:
     """Collated batches of the given dataset indices, in order, read by `workers` processes."""
     return iter(
         DataLoader(
-            Tolerant(dataset),
+            dataset if isinstance(dataset, Tolerant) else Tolerant(dataset),
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=collate,
@@ -81,16 +92,6 @@ def loader(dataset: Dataset, batches: Iterable[Sequence[int]], workers: int = 0,
             pin_memory=pin,
         )
     )
-
-
-def training_batches(
-    order: Order, first: int, batch_size: int, rows: range, accumulate: int, steps: int
-) -> Iterator[list[int]]:
-    """The index lists of `steps` steps from step `first` on: `accumulate` lists a step, this process's rows."""
-    size = len(rows) // accumulate
-    for step in range(first, first + steps):
-        for k in range(accumulate):
-            yield [order(step * batch_size + row) for row in rows[k * size : (k + 1) * size]]
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

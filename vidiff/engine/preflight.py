@@ -9,8 +9,9 @@ import torch
 from vidiff.building import Plan, build_diffuser, machine_bytes
 from vidiff.config import Config, ConfigError
 from vidiff.diffuser import Diffuser
+from vidiff.engine.buckets import Buckets, Passes, sort_clips
 from vidiff.engine.checkpoint import verify
-from vidiff.engine.data import Order, check_length, loader, to_device
+from vidiff.engine.data import check_length, loader, to_device
 from vidiff.engine.ema import curves
 from vidiff.engine.optim import LearningRate, make_optimizer
 from vidiff.engine.parallel import World, autocast, check_precision, peak_memory_gib
@@ -21,8 +22,11 @@ from vidiff.precision import widen_convolutions
 from vidiff.random import Random
 
 
-def preflight(plan: Plan, world: World, resume: str = "auto") -> None:
-    """Refuse, before a folder is made, what `plan` cannot see. Raises ConfigError with every problem."""
+def preflight(plan: Plan, world: World, resume: str = "auto") -> Buckets:
+    """Refuse, before a folder is made, what `plan` cannot see. Raises ConfigError with every problem.
+
+    Returns the training clips by shape.
+    """
     config = plan.config
     stand_in = torch.nn.Linear(2, 3, device=world.device)
 
@@ -41,6 +45,7 @@ def preflight(plan: Plan, world: World, resume: str = "auto") -> None:
             problems.append(str(error))
     if problems:
         raise ConfigError(problems)
+    return sort_clips(plan)
 
 
 def check_memory(diffuser: Diffuser, device: torch.device) -> None:
@@ -52,16 +57,16 @@ def check_memory(diffuser: Diffuser, device: torch.device) -> None:
         )
 
 
-def dry_run(plan: Plan, world: World) -> dict[str, float]:
+def dry_run(plan: Plan, world: World, buckets: Buckets | None = None) -> dict[str, float]:
     """Everything once, nothing written: one real batch forward and backward, and a two-step sample."""
     config = plan.config
     plan.sampler.steps = 2
     diffuser = build_diffuser(config, plan.dataset, read_run).to(world.device)
     widen_convolutions(diffuser, world.device, config.train.precision)
-    order = Order(len(plan.dataset), config.seed)
-    size = max(1, config.train.batch_size // config.train.accumulate)
-    samples = next(loader(plan.dataset, [[order(i) for i in range(size)]]))
-    random = Random(config.seed, "train", rows=range(size), device=world.device)
+    buckets, total = buckets or sort_clips(plan), config.train.batch_size
+    part = Passes(buckets, config.seed, total, range(total), config.train.accumulate)(0)[0]
+    samples = next(loader(buckets.tolerant(plan.dataset), [part.clips]))
+    random = Random(config.seed, "train", rows=part.rows, total=total, device=world.device)
     with autocast(world.device, config.train.precision):
         loss = diffuser(to_device(samples, world.device), random)["loss"]
     loss.backward()
@@ -73,7 +78,7 @@ def dry_run(plan: Plan, world: World) -> dict[str, float]:
     )  # fmt: skip
     return {
         "loss": float(loss),
-        "clips": size,
+        "clips": len(part.clips),
         "frames": drawing.video.shape[2],
         "peak_gib": peak_memory_gib(world.device),
     }

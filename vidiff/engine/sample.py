@@ -14,12 +14,16 @@ from vidiff.building import Plan, build_dataset
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
 from vidiff.diffusion.sampler import Sampler
-from vidiff.engine.data import Tolerant, collate, to_device
+from vidiff.engine.buckets import sort_clips
+from vidiff.engine.data import collate, to_device
 from vidiff.engine.parallel import autocast
 from vidiff.errors import Refused
 from vidiff.random import Random
-from vidiff.types import Grid
+from vidiff.types import Grid, shapes_of
 from vidiff.video import to_uint8
+
+WITH_A_SHAPE = frozenset({"latent", "known", "camera"})
+"""Entries of a clip with something for every frame or cell: of no use to a video of another shape."""
 
 
 @dataclass
@@ -91,11 +95,34 @@ def conditions_of(
         return [{**text, **(classes[i] if classes else {})} for i, text in enumerate(texts)]
     if reads <= {"label"}:
         return classes
-    wanted = reads | {"video"} if "latent" in reads else reads
-    held_out = Tolerant(build_dataset(plan.config, "val"))
-    clips = [{k: v for k, v in held_out[row].items() if k in wanted} for row in rows]
+    clips = held_out_clips(plan, rows, reads | {"video"} if "latent" in reads else reads)
     for chosen in (classes if label is not None else [], texts):
         clips = [{**clip, **entry} for clip, entry in zip(clips, chosen, strict=True)] if chosen else clips
+    return clips
+
+
+def held_out_clips(plan: Plan, rows: Sequence[int], wanted: frozenset[str]) -> list[dict[str, Any]]:
+    """What is wanted of held-out clip number `row` among those of the plan's shape.
+
+    A shape that no clip has takes what has no shape from clips of any. Raises Refused for what has one.
+    """
+    dataset = build_dataset(plan.config, "val")
+    shapes, name = shapes_of(dataset), "x".join(map(str, plan.shape[1:]))
+    foreign = plan.shape not in shapes
+    if foreign and wanted & WITH_A_SHAPE:
+        raise Refused(
+            f"no clip of the data is {name}, and conditioner {plan.config.components['conditioner']['name']} reads "
+            f"{', '.join(sorted(wanted & WITH_A_SHAPE))} from one. Draw "
+            + ", ".join("x".join(map(str, shape[1:])) for shape in shapes)
+            + "."
+        )
+    buckets = sort_clips(plan, dataset)
+    tolerant, number = buckets.tolerant(dataset), None if foreign else shapes.index(plan.shape)
+    clips = [tolerant[buckets.clip(row, number)] for row in rows]
+    clips = [{k: v for k, v in clip.items() if k in wanted} for clip in clips]
+    if foreign and "video" in wanted:  # for its size only
+        size = torch.tensor(plan.shape[2:])
+        clips = [{**{k: v for k, v in clip.items() if k != "video"}, "size": size} for clip in clips]
     return clips
 
 

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from vidiff import gate
-from vidiff.building import Plan, build_dataset, build_diffuser
+from vidiff.building import Plan, build_dataset, build_diffuser, reshaped
 from vidiff.config import Config
 from vidiff.diffuser import Diffuser
+from vidiff.engine.buckets import Buckets, Passes, sort_clips, table
 from vidiff.engine.checkpoint import Snapshot, fill, fill_optimizer, load, optimizer_tensors
-from vidiff.engine.data import BadClips, Order, check_length, loader, to_device, training_batches
+from vidiff.engine.data import BadClips, check_length, loader, to_device
 from vidiff.engine.ema import Averages, curves
 from vidiff.engine.log import Board, Console, Journal, Window, duration
 from vidiff.engine.optim import LearningRate, make_optimizer, parameters
@@ -42,12 +43,17 @@ from vidiff.types import Callback
 class Trainer:
     """One run: its model, data, optimizer and folder. Callbacks receive it and read what they need."""
 
-    def __init__(self, plan: Plan, run: RunFolder, world: World, console: Console, flops_per_step: float = 0.0):
+    def __init__(
+        self, plan: Plan, run: RunFolder, world: World, console: Console, flops: float = 0.0,
+        buckets: Buckets | None = None,
+    ):  # fmt: skip
+        """`flops` of a step; `buckets` are the training clips by shape, when they are sorted already."""
         self.plan, self.config, self.run, self.world, self.console = plan, plan.config, run, world, console
-        self.flops_per_step = flops_per_step
+        self.flops_per_step = flops
         config = self.config
-        self.dataset = plan.dataset
+        self.dataset, self.buckets = plan.dataset, buckets or sort_clips(plan)
         self.rows = rows_of_step(config, world)
+        self.passes = self._passes()
         diffuser = build_diffuser(config, self.dataset, read_run).to(world.device)
         self.diffuser = widen_convolutions(diffuser, world.device, config.train.precision)
         self.ema = Averages(self.diffuser, config.ema) if curves(config.ema) else None
@@ -72,21 +78,28 @@ class Trainer:
         """The diffuser with the weights of its first average (the raw ones when there is none)."""
         return self.ema.module if weights == "ema" and self.ema else self.diffuser
 
-    def draw(self, num: int, weights: str = "ema", batch_size: int = 8) -> Drawing:
-        """`num` videos of fixed seeds, the same at every step and in every run of this seed."""
-        rows = range(num)
+    def draw(
+        self, num: int, weights: str = "ema", batch_size: int = 8, shape: tuple[int, int, int, int] | None = None
+    ) -> Drawing:
+        """`num` videos (of `shape`, or the data's first) of fixed seeds, the same at every step and in every run."""
+        rows, made = range(num), reshaped(self.plan, shape) if shape else self.plan
         return draw(
-            self.model(weights), self.plan.grid, self.plan.sampler, self.plan.guidance,
-            seed=self.config.seed, rows=rows, conditions=conditions_of(self.plan, rows),
-            batch_size=batch_size, precision=self.config.train.precision, watch=self.check_interrupt,
+            self.model(weights), made.grid, made.sampler, made.guidance,
+            seed=self.config.seed, rows=rows, conditions=conditions_of(made, rows),
+            batch_size=batch_size, precision=self.config.train.precision, watch=self.check_interrupt, task=made.task,
         )  # fmt: skip
 
-    def panel(self, split: str, num: int, batch_size: int) -> Iterator[tuple[dict[str, Any], range]]:
-        """The first `num` readable clips of a split, in fixed order, on the device, with their row numbers."""
+    def panel(self, split: str, num: int, batch_size: int) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """The first `num` readable clips of a split, in fixed order, on the device, with their row numbers.
+
+        The clips of a batch have one shape.
+        """
         dataset = build_dataset(self.config, split)
         check_length(dataset)
-        chunks = [range(i, min(i + batch_size, num)) for i in range(0, num, batch_size)]
-        for rows, batch in zip(chunks, loader(dataset, [list(rows) for rows in chunks]), strict=True):
+        buckets = sort_clips(self.plan, dataset)
+        chunks = buckets.chunks(num, batch_size)
+        clips = [[buckets.clip(row) for row in rows] for rows in chunks]
+        for rows, batch in zip(chunks, loader(buckets.tolerant(dataset), clips), strict=True):
             self.check_interrupt()
             if batch["_bad"]:
                 self.run.record_bad(self.step, batch["_bad"])
@@ -149,15 +162,15 @@ class Trainer:
         lr = self.learning_rate.set(self.step)
         # components may use torch's global generator (dropout does); re-keyed, it is a function of the step
         torch.manual_seed(derive(self.config.seed, "global", self.step, self.world.rank))
-        parts = []
-        for k in range(config.accumulate):
+        parts, passes = [], self.passes(self.step)
+        for rows, _ in passes:
             waited = time.perf_counter()
             batch = next(batches)
             self.window.waited += time.perf_counter() - waited
             self._count_bad(batch)
             with autocast(device, config.precision):
-                losses = self.diffuser(to_device(batch, device), self._random(k))
-            loss = losses["loss"] / config.accumulate
+                losses = self.diffuser(to_device(batch, device), self._random(rows))
+            loss = losses["loss"] / (len(self.rows) / len(rows))  # every clip counts alike
             (self.scaler.scale(loss) if self.scaler else loss).backward()
             parts.append({name: value.detach().float() for name, value in losses.items()})
         self._update(parts)
@@ -173,12 +186,12 @@ class Trainer:
 
     # ---- inside a step ----
 
-    def _random(self, k: int) -> Random:
-        """The dice of the k-th pass of this step: keyed by sample number, so passes and processes do not matter."""
-        total, size = self.config.train.batch_size, len(self.rows) // self.config.train.accumulate
+    def _random(self, rows: list[int]) -> Random:
+        """The dice of these rows of this step: keyed by sample number, so passes and processes do not matter."""
+        total = self.config.train.batch_size
         first = self.step * total
-        rows = [first + row for row in self.rows[k * size : (k + 1) * size]]
-        return Random(self.config.seed, "train", rows=rows, first=first, total=total, device=self.world.device)
+        numbers = [first + row for row in rows]
+        return Random(self.config.seed, "train", rows=numbers, first=first, total=total, device=self.world.device)
 
     def _update(self, parts: list[dict[str, Tensor]]) -> None:
         """Clip, check that everything is finite, step, average."""
@@ -186,7 +199,8 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
         clip = self.config.train.clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(list(parameters(self.optimizer)), clip)
-        loss = sum(p["loss"] for p in parts) / len(parts)
+        sizes = [len(p["mse"]) / len(parts[0]["mse"]) for p in parts]  # passes of one shape are equal
+        loss = sum(p["loss"] * size for p, size in zip(parts, sizes, strict=True)) / sum(sizes)
         finite = bool(torch.isfinite(loss)) and (bool(torch.isfinite(norm)) or self.scaler is not None)
         if finite:
             self.scaler.step(self.optimizer) if self.scaler else self.optimizer.step()
@@ -224,13 +238,15 @@ class Trainer:
                 self.console.say(f"skipped an unreadable clip: {path}: {reason}")
         self.bad.check(size)
 
-    def _batches(self) -> Iterator[dict[str, Any]]:
+    def _passes(self) -> Passes:
         config = self.config.train
-        order = Order(len(self.dataset), self.config.seed)
-        batches = training_batches(
-            order, self.step, config.batch_size, self.rows, config.accumulate, config.steps - self.step
-        )
-        return loader(self.dataset, batches, config.workers, pin=self.world.device.type == "cuda")
+        return Passes(self.buckets, self.config.seed, config.batch_size, self.rows, config.accumulate)
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        config, passes = self.config.train, self._passes()
+        batches = (part.clips for step in range(self.step, config.steps) for part in passes(step))
+        dataset = self.buckets.tolerant(self.dataset)
+        return loader(dataset, batches, config.workers, pin=self.world.device.type == "cuda")
 
     # ---- saving and resuming ----
 
@@ -277,6 +293,16 @@ class Trainer:
 
     # ---- logging ----
 
+    def show_shapes(self) -> None:
+        """Clips of several shapes: say which there are and what was left out, and keep it as buckets.json."""
+        if len(self.buckets.shapes) == 1:
+            return
+        for line in table(self.plan, self.buckets):
+            self.console.say(line)
+        changed = self.run.record_shapes(self.buckets.record())
+        if changed and self.step:
+            self.console.say("not the same data any more: other clips, or clips of other shapes (buckets.json)")
+
     def _log(self) -> None:
         for case in self.run.record_attention(gate.report()):
             self.console.say(f"attention {case}: checked against the formula in float64")
@@ -287,7 +313,7 @@ class Trainer:
             "train/lr": self.lr,
             "perf/steps_per_s": rate,
             "perf/clips_per_s": rate * self.config.train.batch_size,
-            "perf/tokens_per_s": rate * self.config.train.batch_size * math.prod(self.plan.grid[1:]),
+            "perf/tokens_per_s": rate * self.config.train.batch_size * self.buckets.mean_tokens,
             "perf/data_wait": waited,
             "mem/peak_gib": memory,
         }
@@ -305,10 +331,13 @@ class Trainer:
         window.start()
 
 
-def train(plan: Plan, run: RunFolder, world: World, console: Console, resume: str, flops: float) -> None:
+def train(
+    plan: Plan, run: RunFolder, world: World, console: Console, resume: str, flops: float,
+    buckets: Buckets | None = None,
+) -> None:  # fmt: skip
     """Run a configuration in its folder; `resume` is auto, none or a checkpoint's path."""
     config: Config = plan.config
-    trainer = Trainer(plan, run, world, console, flops)
+    trainer = Trainer(plan, run, world, console, flops, buckets)
     if resume == "auto":
         path, damaged = trainer.checkpoints.newest_valid()
         for line in damaged:
@@ -317,6 +346,7 @@ def train(plan: Plan, run: RunFolder, world: World, console: Console, resume: st
             trainer.resume(path)
     elif resume != "none":
         trainer.resume(Path(resume))
+    trainer.show_shapes()
     if trainer.step >= config.train.steps:
         console.say(f"{run.path} is already trained to step {trainer.step}.")
     try:

@@ -11,6 +11,7 @@ Axes: D digits, T frames, H W pixels, 8 samples.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from math import comb
 from typing import Annotated, Any, Literal
@@ -30,7 +31,9 @@ class MovingDigits:
     """Digits that move straight on and bounce off the frame's edges, brighter one on top; endless and label-exact.
 
     `shape` (channels, frames, size, size); `digit_size` in pixels, by default 7/16 of the frame as in Moving MNIST;
-    `speed` in pixels a frame, one number or [min, max], by default 1/32 to 1/16 of the frame. The label is the digit,
+    `speed` in pixels a frame, one number or [min, max], by default 1/32 to 1/16 of the frame. Clips take turns between
+    that shape and `more_shapes` (frames, height, width), where digits and speed shrink or grow with the shorter side:
+    the same world, filmed longer, wider or in other pixels. The label is the digit,
     or for several the number of the unordered combination (55 for two digits: nothing tells "3 and 7" from
     "7 and 3"); `labels: none` leaves label and text away.
     Validation and test draw handwritten instances that training never shows (the source does not say who wrote
@@ -49,12 +52,14 @@ class MovingDigits:
         labels: Literal["digits", "none"] = "digits",
         fps: Positive = 8.0,
         length: Count = 10_000,
+        more_shapes: tuple[tuple[Count, Count, Count], ...] = (),
         *,
         seed: int,
         split: str,
     ):
         self.digits, self.fps, self.seed, self.split = digits, fps, seed, split
-        self.shape = (channels, frames, size, size)
+        self.shape, self.size = (channels, frames, size, size), size
+        self.shapes = (self.shape, *((channels, *more) for more in more_shapes))
         self.digit_size = digit_size or max(1, round(size * 7 / 16))
         if self.digit_size > size:
             raise ValueError(f"digits of {self.digit_size} pixels do not fit a frame of {size}x{size}.")
@@ -69,19 +74,25 @@ class MovingDigits:
     def __len__(self) -> int:
         return self.length
 
+    def shape_of(self, i: int) -> tuple[int, int, int, int]:
+        """(C,T,H,W) of clip i: all shapes in turn."""
+        return self.shapes[i % self.length % len(self.shapes)]
+
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Clip i of an endless stream: {"video": uint8 (C,T,H,W), "label": int, "text": "3 and 7", "fps": float}."""
-        channels, frames, size, _ = self.shape
+        channels, frames, *sides = self.shape_of(i)
+        zoom = min(sides) / self.size
+        digit_size = max(1, round(self.digit_size * zoom))
         # Per digit: which instance, x and y at the start, direction, speed.
         random = generator(self.seed, "moving_digits", self.split, i)
         draws = torch.rand(self.digits, 5, generator=random).double().numpy()
         chosen = (draws[:, 0] * len(self._classes)).astype(int)
         angle = 2 * np.pi * draws[:, 3]
-        speed = self.slowest + (self.fastest - self.slowest) * draws[:, 4]
-        room = size - self.digit_size
+        speed = zoom * (self.slowest + (self.fastest - self.slowest) * draws[:, 4])
+        room = np.array(sides) - digit_size  # (2,): down, right
         velocity = speed[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)  # (D,2): down, right
         corner = bounce(room * draws[:, 1:3], velocity, frames, room)  # (D,T,2)
-        video = render(self._pictures[chosen], corner, size, self.digit_size)  # (T,H,W)
+        video = render(self._pictures[chosen], corner, sides, digit_size)  # (T,H,W)
         classes = sorted(self._classes[chosen].tolist())
         item = {"video": torch.from_numpy(video)[None].repeat(channels, 1, 1, 1), "fps": self.fps}
         if self.num_classes:
@@ -94,16 +105,16 @@ def combination(classes: list[int]) -> int:
     return sum(comb(c + k, k + 1) for k, c in enumerate(classes))
 
 
-def bounce(start: np.ndarray, velocity: np.ndarray, frames: int, room: float) -> np.ndarray:
-    """Elastic reflection between 0 and `room`: start, velocity (D,2) -> positions (D,T,2) as a triangle wave."""
+def bounce(start: np.ndarray, velocity: np.ndarray, frames: int, room: np.ndarray | float) -> np.ndarray:
+    """Elastic reflection between 0 and `room` (2,): start, velocity (D,2) -> positions (D,T,2), a triangle wave."""
     unfolded = start[:, None] + velocity[:, None] * np.arange(frames)[:, None]
-    return np.zeros_like(unfolded) if room == 0 else room - np.abs(unfolded % (2 * room) - room)
+    return np.where(room == 0, 0.0, room - np.abs(unfolded % (2 * np.maximum(room, 1e-9)) - room))
 
 
-def render(pictures: np.ndarray, corner: np.ndarray, size: int, digit_size: int) -> np.ndarray:
+def render(pictures: np.ndarray, corner: np.ndarray, sides: Sequence[int], digit_size: int) -> np.ndarray:
     """pictures (D,8,8) at corners (D,T,2) = (top, left) -> uint8 (T,H,W); where they overlap, the brighter."""
-    weights = spline(corner, size, digit_size)  # (D,T,2,size,8)
-    ink = weights[:, :, 0] @ pictures[:, None] @ weights[:, :, 1].swapaxes(-1, -2)  # (D,T,H,W)
+    down, right = (spline(corner[..., k], side, digit_size) for k, side in enumerate(sides))  # (D,T,H,8), (D,T,W,8)
+    ink = down @ pictures[:, None] @ right.swapaxes(-1, -2)  # (D,T,H,W)
     return (sharpen(ink.max(axis=0), digit_size) * 255 + 0.5).astype(np.uint8)
 
 

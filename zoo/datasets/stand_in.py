@@ -28,25 +28,34 @@ class StandIn:
         clips: Count = 1000,
         fps: Positive = 8.0,
         texts: tuple[Count, Count] | None = None,
+        more_shapes: tuple[tuple[Count, Count, Count], ...] = (),
         *,
         seed: int = 0,
         split: str = "train",
     ):
-        """`shape` (C,T,H,W); `texts` (L,K) of encoded texts. Raises ValueError for an unknown split."""
+        """`shape` (C,T,H,W), in turn with `more_shapes` (T,H,W); `texts` (L,K) of encoded texts.
+
+        Raises ValueError for an unknown split.
+        """
         if split not in SPLITS:
             raise ValueError(f"split '{split}' is not known. There is {', '.join(SPLITS)}.")
         self.shape, self.num_classes, self.clips, self.fps = tuple(shape), num_classes, clips, float(fps)
+        self.shapes = (self.shape, *((self.shape[0], *more) for more in more_shapes))
         self.texts = tuple(texts) if texts else None
         self.seed = derive(seed, "stand_in", split)
 
     def __len__(self) -> int:
         return self.clips
 
+    def shape_of(self, i: int) -> tuple[int, int, int, int]:
+        """(C,T,H,W) of clip i: all shapes in turn."""
+        return self.shapes[i % self.clips % len(self.shapes)]
+
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Clip i: {"video": uint8 (C,T,H,W), "fps", "text"}; with classes "label"; with texts "text_tokens" float32
         (L,K) and "text_mask" bool (L,)."""
         dice = generator(self.seed, i)
-        item = {"video": torch.randint(256, self.shape, dtype=torch.uint8, generator=dice), "fps": self.fps}
+        item = {"video": torch.randint(256, self.shape_of(i), dtype=torch.uint8, generator=dice), "fps": self.fps}
         item["text"] = f"clip {i % self.clips}"
         if self.num_classes:
             item["label"] = int(torch.randint(self.num_classes, (), generator=dice))

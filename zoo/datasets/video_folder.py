@@ -7,6 +7,7 @@ decoded once from end to end when first touched (their headers are not believed,
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from itertools import accumulate
@@ -34,6 +35,9 @@ class VideoFolder:
     the first folder below `root` as the class. `splits` are the shares of train, val and test, dealt by a hash of
     the path below `root` (so they stay when files are added); `val_root` and `test_root` name folders of their own,
     whose shares go to the rest.
+    With `more_shapes` (frames, height, width) each file is cut to one of these or (`frames`, *`size`): of the shapes it
+    has frames enough for, one whose aspect is nearest to its own, then the largest that need not be enlarged, then the
+    longest. Sorting looks into every file once.
     `reader` is pyav, or decord for H.264 and VP9. A file is refused when it is larger than `max_pixels` a frame,
     longer than `max_frames`, or slower to decode than `timeout_s`.
     Raises ValueError for a missing or empty folder, BadSample for a file that cannot be used.
@@ -56,6 +60,7 @@ class VideoFolder:
         max_pixels: Count = 2**24,
         max_frames: Count = 36_000,
         timeout_s: Positive = 60.0,
+        more_shapes: tuple[tuple[Count, Count, Count], ...] = (),
         *,
         seed: int,
         split: str,
@@ -65,6 +70,7 @@ class VideoFolder:
         self.short_clip, self.horizontal_flip, self.seed, self.split = short_clip, horizontal_flip, seed, split
         self.limits = Limits(pixels=max_pixels, frames=max_frames, seconds=timeout_s)
         self.shape = (3, frames, *self.size)
+        self.shapes = (self.shape, *((3, *more) for more in more_shapes))
         self.root, inside = Path(root).expanduser(), video_files(Path(root).expanduser())
         self.classes = class_names(inside) if labels == "folder" else []
         self.num_classes = len(self.classes)
@@ -89,10 +95,10 @@ class VideoFolder:
             draws = torch.rand(2, generator=generator(self.seed, "video_folder", i)).tolist()
             start, flip = draws[0], draws[1] < self.horizontal_flip
         info = probe(self.root / path, self.limits)
-        height, width = self.size
+        _, frames, height, width = self._shape(info)
         video = read_frames(
             self.root / path,
-            self.clip(info, start),
+            self.clip(info, start, frames),
             reader=self.reader,
             limits=self.limits,
             each=lambda frame: fit(frame, height, width),
@@ -103,20 +109,54 @@ class VideoFolder:
             item |= {"label": self.classes.index(name), "text": printable(name)}
         return item | {"path": printable(path)}
 
-    def clip(self, info: VideoInfo, start: float) -> list[int]:
+    def shape_of(self, i: int) -> tuple[int, int, int, int]:
+        """(3,T,H,W) of the clips of file i. Raises BadSample for a file that cannot be used."""
+        return self._shape(probe(self.root / self.paths[i % len(self)], self.limits))
+
+    def clip(self, info: VideoInfo, start: float, frames: int) -> list[int]:
         """The frame numbers of a clip; `start` in [0,1) chooses among the possible first frames."""
-        there = list(range(info.num_frames))
-        if self.fps is not None:
-            there = info.at([k / self.fps for k in range(max(1, int(info.duration * self.fps + 1e-6)))])
-        span = (self.shape[1] - 1) * self.frame_stride + 1
+        there, span = self.there(info), self.span(frames)
         if len(there) < span and self.short_clip == "refuse":
             raise BadSample(
                 printable(info.path),
-                f"{len(there)} frames; {self.shape[1]} with frame_stride {self.frame_stride} need {span} "
+                f"{len(there)} frames; {frames} with frame_stride {self.frame_stride} need {span} "
                 "(short_clip: loop, ping_pong or hold takes it)",
             )
         first = int(start * max(1, len(there) - span + 1))
         return [there[extended(k, len(there), self.short_clip)] for k in range(first, first + span, self.frame_stride)]
+
+    def there(self, info: VideoInfo) -> list[int]:
+        """The frames of a file to choose from: its own, or those nearest to every 1/fps seconds."""
+        if self.fps is None:
+            return list(range(info.num_frames))
+        return info.at([k / self.fps for k in range(max(1, int(info.duration * self.fps + 1e-6)))])
+
+    def span(self, frames: int) -> int:
+        """How many frames a clip reaches over."""
+        return (frames - 1) * self.frame_stride + 1
+
+    def _shape(self, info: VideoInfo) -> tuple[int, int, int, int]:
+        if len(self.shapes) == 1:
+            return self.shape
+        have = len(self.there(info))
+        shortest = min(shape[1] for shape in self.shapes)
+        possible = [shape for shape in self.shapes if self.span(shape[1]) <= have]
+        if not possible and self.short_clip == "refuse":
+            raise BadSample(
+                printable(info.path),
+                f"{have} frames; the shortest shape with frame_stride {self.frame_stride} needs "
+                f"{self.span(shortest)} (short_clip: loop, ping_pong or hold takes it)",
+            )
+        possible = possible or [shape for shape in self.shapes if shape[1] == shortest]
+        longest_first = sorted(possible, key=lambda shape: -shape[1])
+        return min(longest_first, key=lambda shape: misfit(shape, info.height, info.width))
+
+
+def misfit(shape: tuple[int, int, int, int], height: int, width: int) -> tuple[float, bool, int]:
+    """How badly (C,T,H,W) suits a file, the least is best: another aspect; enlarging; pixels lost, or made up."""
+    _, _, h, w = shape
+    enlarged = h > height or w > width
+    return round(abs(math.log(h * width / (w * height))), 6), enlarged, h * w if enlarged else -h * w
 
 
 def extended(k: int, count: int, policy: str) -> int:

@@ -66,7 +66,7 @@ def test_weights_add_up_to_one_inside_and_vanish_outside():
 def test_a_whole_step_moves_the_picture_by_whole_pixels():
     pictures = handwriting("test")[0][5:6]
     at = np.array([[[2.25, 3.5], [5.25, 8.5]]])
-    first, second = render(pictures, at, 40, 18)
+    first, second = render(pictures, at, (40, 40), 18)
     assert first.max() == 255 and np.array_equal(first[:-3, :-5], second[3:, 5:])
 
 
@@ -74,7 +74,7 @@ def test_between_pixels_the_picture_glides():
     """The centre of mass follows the position to a small part of a pixel."""
     pictures = handwriting("train")[0][7:8]
     at = np.stack([np.linspace(4, 6, 9), np.linspace(9, 7, 9)], axis=1)[None]
-    video = render(pictures, at, 48, 22).astype(float)
+    video = render(pictures, at, (48, 48), 22).astype(float)
     grid = np.arange(48)
     centre = np.stack([(video.sum(2) * grid).sum(1), (video.sum(1) * grid).sum(1)], 1) / video.sum((1, 2))[:, None]
     moved = centre - centre[0] - (at[0] - at[0, 0])
@@ -84,8 +84,8 @@ def test_between_pixels_the_picture_glides():
 def test_where_digits_overlap_the_brighter_one_shows():
     pictures = handwriting("train")[0][[10, 900]]
     at = np.array([[[5.0, 4.0]], [[7.0, 9.0]]])
-    both = render(pictures, at, 32, 15)
-    apart = [render(pictures[i : i + 1], at[i : i + 1], 32, 15) for i in range(2)]
+    both = render(pictures, at, (32, 32), 15)
+    apart = [render(pictures[i : i + 1], at[i : i + 1], (32, 32), 15) for i in range(2)]
     assert np.array_equal(both, np.maximum(*apart)) and (np.minimum(*apart) > 100).any()
 
 
@@ -142,7 +142,7 @@ def test_the_text_says_what_is_drawn():
     """A single digit, compared with every training picture drawn at every whole position."""
     data = dataset(size=16, frames=2, digits=1, digit_size=16)
     pictures, classes = handwriting("train")
-    drawn = np.concatenate([render(p[None], np.zeros((1, 1, 2)), 16, 16) for p in pictures]).reshape(len(classes), -1)
+    drawn = np.concatenate([render(p[None], np.zeros((1, 1, 2)), (16, 16), 16) for p in pictures]).reshape(len(classes), -1)
     for i in range(20):
         item = data[i]
         distance = np.abs(drawn.astype(int) - item["video"][0, 0].numpy().reshape(-1).astype(int)).sum(1)

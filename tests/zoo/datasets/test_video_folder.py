@@ -52,7 +52,7 @@ def test_every_visit_cuts_another_clip(tmp_path, long):
         assert item["path"] == "ab"[i % 2] + ".mp4" and item["fps"] == pytest.approx(25 / 3)
         starts.add(first)
     assert len(starts) > 15 and starts <= set(range(31))
-    assert data.clip(probe(long), 0.0) == [0, 3, 6, 9] and data.clip(probe(long), 0.9999) == [30, 33, 36, 39]
+    assert data.clip(probe(long), 0.0, 4) == [0, 3, 6, 9] and data.clip(probe(long), 0.9999, 4) == [30, 33, 36, 39]
 
 
 def test_other_splits_show_the_middle_at_every_visit(tmp_path, long):
@@ -82,11 +82,11 @@ def test_sampling_by_time(tmp_path):
     data = dataset(tmp_path / "videos", fps=10.0, frames=3, frame_stride=2)
     info, resampled = probe(tmp_path / "vfr.mkv"), []
     for start in (0.0, 0.3, 0.6, 0.999):
-        clip = data.clip(info, start)
+        clip = data.clip(info, start, 3)
         resampled += clip
         gaps = [info.times[b] - info.times[a] for a, b in pairwise(clip)]
         assert all(abs(gap - 0.2) <= 0.2 for gap in gaps)
-    assert data.clip(info, 0.0) == [0, 10, 11]  # 0, 0.2 and 0.4 s: the frame at 0.3 s is nearer than the one at 0.09
+    assert data.clip(info, 0.0, 3) == [0, 10, 11]  # 0, 0.2 and 0.4 s: the frame at 0.3 s is nearer than the one at 0.09
     assert data[0]["fps"] == 5.0 and max(resampled) <= 14
 
 
