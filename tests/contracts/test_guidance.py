@@ -17,14 +17,17 @@ PATH = PATHS["linear"].build()
 @pytest.fixture(params=GUIDANCE.names())
 def guidance(request):
     component = GUIDANCE[request.param]
-    return component.build(component.tiny, load=lambda run: Weak())
+    return component.build(component.tiny, load=lambda run: Weak(lambda x, t: Estimate(0.9 * x, x + 0.1)))
 
 
 class Weak:
-    """Another run's model, as far as guidance knows it."""
+    """Another run's model, as far as guidance knows it: `believes` of (x_t, t)."""
+
+    def __init__(self, believes):
+        self.believes = believes
 
     def estimator(self, cond, guidance=None):
-        return lambda x, t: Estimate(0.9 * x, x + 0.1)
+        return self.believes
 
 
 def given():
@@ -57,6 +60,7 @@ def test_when_both_beliefs_agree_guidance_changes_nothing(guidance):
     x, t = draw(1), torch.full((2,), 0.5, dtype=torch.float64)
     x0 = draw(2).clamp(-0.5, 0.5)
     belief = Estimate(x0, 2 * x - x0)  # on the linear path at t = 1/2
+    guidance.weak = Weak(lambda x, t: belief)
     guided = guidance(lambda x, t, branches: [belief] * len(branches), given())(x, t)
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(guided, belief, strict=True))
 
@@ -70,13 +74,7 @@ def test_a_guided_belief_still_explains_x_t(guidance):
         x0 = 1.5 * draw(seed)
         return Estimate(x0, (x - alpha * x0) / sigma)
 
-    class Other:
-        def estimator(self, cond, guidance=None):
-            return lambda x, t: belief(9)
-
-    for part in (guidance, getattr(guidance, "guidance", None)):
-        if hasattr(part, "weak"):
-            part.weak = Other()
+    guidance.weak = Weak(lambda x, t: belief(9))
     x0, noise = guidance(lambda x, t, branches: [belief(3 + i) for i in range(len(branches))], given())(x, t)
     assert torch.allclose(alpha * x0 + sigma * noise, x, atol=1e-12)
 

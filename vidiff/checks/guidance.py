@@ -31,6 +31,13 @@ class Straight(Path):
         return torch.ones_like(t)
 
 
+class Weak:
+    """The model of another run."""
+
+    def estimator(self, cond, guidance=None):
+        return lambda x, t: Estimate(x / 2, x)
+
+
 def guides_all_channels_alike(component: Component) -> None:
     """Beliefs with their channels in reverse are guided to the same answer in reverse: a rule that stops at three or
     four channels leaves the others unguided."""
@@ -45,7 +52,7 @@ def guides_all_channels_alike(component: Component) -> None:
         def evaluate(x, t, branches):
             return [Estimate(*map(turn, with_it if branch is given.cond else without)) for branch in branches]
 
-        estimate = component.build(component.tiny)(evaluate, given)
+        estimate = component.build(component.tiny, load=lambda run: Weak())(evaluate, given)
         return Estimate(*map(turn, estimate(turn(draw(*SHAPE, seed=4)), torch.full((SHAPE[0],), 0.5))))
 
     one, other = guided(False), guided(True)

@@ -2,11 +2,14 @@
 
 from zoo.guidance import (  # noqa: F401
     apg,
+    autoguidance,
     cfg,
     cfg_zero,
     dynamic_threshold,
     interval,
     none,
+    pag,
     per_condition,
     rescale,
+    stg,
 )
