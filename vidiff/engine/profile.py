@@ -180,6 +180,7 @@ def fvcore_macs(plan: Plan) -> float:
                 FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
             )
             analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+            analysis.set_op_handle("aten::baddbmm", _product_macs)
             for op in ("layer_norm", "native_layer_norm", "group_norm", "batch_norm", "rms_norm", "mean", "norm"):
                 analysis.set_op_handle(f"aten::{op}", lambda inputs, outputs: 0)
             total += analysis.total()
@@ -212,6 +213,10 @@ class _Unkeyed(nn.Module):
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> float:
     q, k, v = (value.type().sizes() for value in inputs[:3])
     return math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+
+
+def _product_macs(inputs: list[Any], outputs: list[Any]) -> float:
+    return math.prod(outputs[0].type().sizes()) * inputs[1].type().sizes()[-1]
 
 
 def seconds(plan: Plan, device: torch.device, runs: int = 5) -> tuple[float, float]:
