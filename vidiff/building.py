@@ -26,7 +26,7 @@ from vidiff.frozen import Frozen
 from vidiff.gate import gate
 from vidiff.precision import widen_convolutions
 from vidiff.random import derive
-from vidiff.registry import BACKBONES, build, did_you_mean
+from vidiff.registry import BACKBONES, SAMPLERS, build, did_you_mean
 from vidiff.types import Attention, BadSample, Cond, CondSpec, Dataset, Grid, shapes_of
 
 
@@ -103,6 +103,7 @@ def plan(config: Config, device: str = "cpu", read: Read | None = None, training
             builder.attempt("backbone", lambda shape=shape: try_shape(config, diffuser, builder.dataset, shape))
         builder.attempt("attention", lambda: check_attention(config, diffuser, device))
         builder.attempt("guidance", lambda: check_guidance(guidance, diffuser))
+        builder.attempt("sampler", lambda: check_sampler(sampler, diffuser))
         builder.attempt("conditioner", lambda: check_reads(config, diffuser, builder.dataset))
     if builder.problems:
         raise ConfigError(builder.problems)
@@ -167,7 +168,7 @@ def rehearse(diffuser: Diffuser, grid: Grid) -> None:
             channels=torch.empty(1, spec.channels, *grid[1:]) if spec.channels else None,
         )
         times = torch.empty(1, grid.t) if diffuser.objective.framewise else torch.empty(1)
-        diffuser.backbone(torch.empty(1, *grid), times, cond)
+        diffuser.backbone(torch.empty(1, *grid), times, diffuser.objective.complete(cond, times))
 
 
 def check_attention(config: Config, diffuser: Diffuser, device: str) -> None:
@@ -194,6 +195,17 @@ def check_guidance(guidance: Guidance | None, diffuser: Diffuser) -> None:
     if guidance.needs_uncond and not diffuser.conditioner.spec.provides:
         raise ValueError("this guidance compares with and without a condition, and the conditioner gives none.")
     guidance.check(diffuser)
+
+
+def check_sampler(sampler: Sampler | None, diffuser: Diffuser) -> None:
+    """Raises ValueError when the sampler takes an estimate for something that this objective does not tell."""
+    tells = diffuser.objective.tells
+    if sampler is not None and not sampler.asks & tells:
+        able = [f"sampler {c.name}" for c in SAMPLERS if getattr(c.target, "asks", frozenset()) & tells]
+        raise ValueError(
+            f"it asks a model for {' or '.join(sorted(sampler.asks))}, and this objective's estimates tell "
+            f"{' and '.join(sorted(tells))} only. Use {' or '.join(able)}."
+        )
 
 
 def check_reads(config: Config, diffuser: Diffuser, dataset: Dataset) -> None:
@@ -247,17 +259,19 @@ class _Builder:
         backbone = None
         if None not in (grid, objective, conditioner) and self.attempt("backbone", lambda: self._fed(conditioner.spec)):
             self.grid = grid
+            spec = objective.extend(conditioner.spec)
             backbone = self._part(
                 "backbone",
                 grid=grid,
                 out_channels=grid.c * objective.outputs,
-                cond=conditioner.spec,
+                cond=spec,
                 attention=self.attempt("attention", lambda: build_attention(self.config)),
                 positions=partial(build, "positions", parts["positions"]),
             )
         if backbone is None:
             return None
         self.attempt("backbone", lambda: self._meet(backbone, grid, conditioner.spec))
+        self.attempt("objective", lambda: self._told(backbone, spec.provides - conditioner.spec.provides))
         reads = getattr(conditioner, "reads", frozenset())
         self.attempt("objective", lambda: objective.check(backbone, reads))
         return Diffuser(tokenizer, conditioner, backbone, objective)
@@ -306,6 +320,15 @@ class _Builder:
                 f"{', '.join(sorted(spec.provides)) or 'nothing'}. Use conditioner text_bytes or another backbone."
             )
         return True
+
+    def _told(self, backbone: nn.Module, routes: frozenset[str]) -> None:
+        """Raises ValueError when the objective tells the network more than its routes take."""
+        if routes - backbone.uses:
+            able = [f"backbone {c.name}" for c in BACKBONES if routes <= getattr(c.target, "uses", frozenset())]
+            raise ValueError(
+                f"it tells the network a second time by the condition's {', '.join(sorted(routes))}, which backbone "
+                f"{self.config.components['backbone']['name']} does not take. Use {' or '.join(able)}."
+            )
 
     def _meet(self, backbone: nn.Module, grid: Grid, spec: CondSpec) -> None:
         unusable = spec.provides - backbone.uses

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidiff.blocks import Rows
-from vidiff.diffusion.estimate import Estimate, EstimateFn
+from vidiff.diffusion.estimate import Aiming, Estimate, EstimateFn
 from vidiff.diffusion.guidance import Branch, Given, Guidance
 from vidiff.diffusion.noise import PriorRandom
 from vidiff.diffusion.objective import Objective
@@ -80,6 +80,8 @@ class Diffuser(nn.Module):
     ) -> EstimateFn:
         """`estimator` for conditions that were made already."""
 
+        aim: list[Tensor] = []  # where the step ends, as long as the guidance evaluates for it
+
         def evaluate(x: Tensor, t: Tensor, branches: Sequence[Branch]) -> list[Estimate]:
             watch()
             k, num = len(branches), len(x)
@@ -89,11 +91,21 @@ class Diffuser(nn.Module):
                     if branch.disturb is not None:
                         during.enter_context(branch.disturb(self.backbone, rows, range(i * num, (i + 1) * num)))
                 conds = join([branch.cond for branch in branches])
-                all_ = self.objective.estimate(self.backbone, torch.cat([x] * k), torch.cat([t] * k), conds)
+                ends = [torch.cat([s] * k) for s in aim]
+                all_ = self.objective.estimate(self.backbone, torch.cat([x] * k), torch.cat([t] * k), conds, *ends)
             return [Estimate(*pair) for pair in zip(all_.x0.chunk(k), all_.noise.chunk(k), strict=True)]
 
         only = partial(self.with_only, cond)
-        return guidance(evaluate, Given(Branch(cond), Branch(uncond), self.objective.path, only))
+        guided = guidance(evaluate, Given(Branch(cond), Branch(uncond), self.objective.path, only))
+
+        def aimed(x: Tensor, t: Tensor, s: Tensor | None) -> Estimate:
+            aim[:] = [] if s is None else [s]
+            try:
+                return guided(x, t)
+            finally:
+                aim.clear()
+
+        return Aiming(aimed) if "jump" in self.objective.tells else guided
 
     def with_only(self, cond: Cond, parts: Sequence[int]) -> Branch:
         """Of a condition by `several` what these parts say; the others are dropped."""

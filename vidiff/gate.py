@@ -85,6 +85,7 @@ class Gated:
 
     def __init__(self, attention: Attention, name: str):
         self.attention, self.name = attention, name
+        self.forward_mode = getattr(attention, "forward_mode", False)
         if hasattr(attention, "seen"):
             self.seen = attention.seen
 

@@ -209,6 +209,7 @@ class Attention(Protocol):
     """Scaled dot-product attention by one named implementation; never falls back in silence.
 
     One that leaves out pairs by itself (a window) says which: seen(N, M, device) -> mask (N,M), True = looked at.
+    `forward_mode` True (may be absent) says that torch.func.jvp can go through it.
     """
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -28,6 +28,26 @@ EstimateFn = Callable[[Tensor, Tensor], Estimate]
 """(x_t (B,...), t (B,)) -> Estimate."""
 
 
+class Aiming:
+    """An estimate (x_t, t) that can be told where the step ends: `toward(s)` is one whose place at s is a jump."""
+
+    def __init__(self, estimate: Callable[[Tensor, Tensor, Tensor | None], Estimate]):
+        self.estimate = estimate
+
+    def __call__(self, x: Tensor, t: Tensor) -> Estimate:
+        """x_t (B,...), t (B,): the belief at t."""
+        return self.estimate(x, t, None)
+
+    def toward(self, s: Tensor) -> EstimateFn:
+        """The estimate for a step that ends at s (B,)."""
+        return lambda x, t: self.estimate(x, t, s)
+
+
+def toward(estimate: EstimateFn, s: Tensor) -> EstimateFn:
+    """The estimate for a step that ends at s, of a model that can be told; any other believes what it believes."""
+    return estimate.toward(s) if isinstance(estimate, Aiming) else estimate
+
+
 class Prediction:
     """What the network is asked for: the pair (p, q) of y = p x0 + q noise, as functions of t."""
 
@@ -79,6 +99,19 @@ def velocity(path: Path, estimate: Estimate, t: Tensor) -> Tensor:
     """dx/dt of the probability-flow ODE: alpha' x0 + sigma' noise (Albergo et al. 2023 (2303.08797))."""
     x0, noise = estimate
     return expand(path.alpha_dot(t), x0) * x0 + expand(path.sigma_dot(t), x0) * noise
+
+
+def through(path: Path, x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor) -> Estimate:
+    """The x0 and noise of the curve alpha x0 + sigma noise through x_t at t and x_s at s, another time.
+
+    x0 = (sigma_s x_t - sigma_t x_s) / D, noise = (alpha_t x_s - alpha_s x_t) / D, D = alpha_t sigma_s - sigma_t alpha_s;
+    Salimans & Ho 2022 (2202.00512), app. G, call this x0 the target of two steps in one.
+    """
+    alpha_t, sigma_t, alpha_s, sigma_s = path.alpha(t), path.sigma(t), path.alpha(s), path.sigma(s)
+    d = alpha_t * sigma_s - sigma_t * alpha_s
+    x0 = expand(sigma_s / d, x_t) * x_t - expand(sigma_t / d, x_t) * x_s
+    noise = expand(alpha_t / d, x_t) * x_s - expand(alpha_s / d, x_t) * x_t
+    return Estimate(x0, noise)
 
 
 def place(path: Path, estimate: Estimate, t: Tensor) -> Tensor:

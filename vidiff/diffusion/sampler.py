@@ -63,6 +63,9 @@ class Sampler:
     `path` None samples along the path of training; another one is reached by matching log-SNR.
     """
 
+    asks = frozenset({"velocity"})
+    """What it takes an estimate for; a model must tell one of these (see `Objective.tells`)."""
+
     def __init__(self, steps: int, spacing: Spacing, path: Path | None = None):
         self.steps, self.spacing, self.path = steps, spacing, path
 

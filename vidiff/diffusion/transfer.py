@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vidiff.diffusion.estimate import Estimate, EstimateFn
+from vidiff.diffusion.estimate import Aiming, Estimate, EstimateFn, toward
 from vidiff.diffusion.path import Path, expand
 from vidiff.diffusion.times import Interval
 
@@ -20,9 +20,13 @@ def transfer(estimate: EstimateFn, trained: Path, sampled: Path, interval: Inter
     noisiest time it knows.
     """
 
-    def on_other_path(x: Tensor, t: Tensor) -> Estimate:
-        t_trained = trained.time(sampled.logsnr(t)).clamp(*interval)
-        scale = trained.norm(t_trained) / sampled.norm(t)
-        return estimate(expand(scale, x) * x, t_trained)
+    def equal_noise(t: Tensor) -> Tensor:
+        return trained.time(sampled.logsnr(t)).clamp(*interval)
 
-    return on_other_path
+    def on_other_path(x: Tensor, t: Tensor, s: Tensor | None = None) -> Estimate:
+        t_trained = equal_noise(t)
+        scale = trained.norm(t_trained) / sampled.norm(t)
+        aimed = estimate if s is None else toward(estimate, equal_noise(s))
+        return aimed(expand(scale, x) * x, t_trained)
+
+    return Aiming(on_other_path) if isinstance(estimate, Aiming) else on_other_path

@@ -76,10 +76,11 @@ class Network(nn.Module):
     def __init__(self, plan: Plan):
         super().__init__()
         self.conditioner, self.backbone = plan.diffuser.conditioner, plan.diffuser.backbone
+        self.objective = plan.diffuser.objective
 
     def forward(self, batch: Mapping[str, Any], drop: Tensor, x: Tensor, time: Tensor) -> Tensor:
         """A batch's entries, drop (B,), x (B,c,t,h,w), time (B,) -> (B,out,t,h,w)."""
-        return self.backbone(x, time, self.conditioner(batch, drop))
+        return self.backbone(x, time, self.objective.complete(self.conditioner(batch, drop), time))
 
 
 def example(plan: Plan, device: torch.device) -> tuple[dict[str, Any], Tensor, Tensor, Tensor]:
@@ -168,7 +169,7 @@ def fvcore_macs(plan: Plan) -> float:
     device = torch.device("cpu" if convolves else "meta")
     network = copy.deepcopy(network).to_empty(device=device) if convolves else network
     batch, drop, x, time = example(plan, device)
-    cond = network.conditioner(batch, drop)
+    cond = network.objective.complete(network.conditioner(batch, drop), time)
     given = [f.name for f in fields(Cond) if getattr(cond, f.name) is not None]
     with torch.no_grad():
         total = 0.0
@@ -224,6 +225,7 @@ def seconds(plan: Plan, device: torch.device, runs: int = 5) -> tuple[float, flo
     network = Network(plan)
     diffuser = build_diffuser(plan.config, plan.dataset).to(device)
     network.conditioner, network.backbone = diffuser.conditioner, diffuser.backbone
+    network.objective = diffuser.objective
     inputs = example(plan, device)
 
     def clock(backward: bool) -> float:

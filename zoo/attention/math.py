@@ -20,6 +20,8 @@ from vidiff.registry import ATTENTION
 class Math:
     """Everything in float32 at least, whatever comes in and whatever AMP says. Any device, any head_dim."""
 
+    forward_mode = True
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """q (B,heads,N,Dh), k v (B,heads,M,Dh), mask True = keep -> (B,heads,N,Dh), zeros where all is masked."""
         wide = torch.promote_types(q.dtype, torch.float32)

@@ -34,6 +34,11 @@ class SDPA:
     def __init__(self, kernel: Kernel = "auto"):
         self.kernel = kernel
 
+    @property
+    def forward_mode(self) -> bool:
+        """torch's fused kernels have no forward-mode derivative, its plain one does."""
+        return self.kernel == "math"
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """q (B,heads,N,Dh), k v (B,heads,M,Dh), mask True = keep -> (B,heads,N,Dh), zeros where all is masked.
 

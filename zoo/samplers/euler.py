@@ -21,6 +21,8 @@ class Euler(Sampler):
     single data point however long the step. Ascending times run it backwards (encoding).
     """
 
+    asks = frozenset({"velocity", "end", "step"})
+
     def __init__(self, steps: Count = 50, spacing: Spacing | str = "uniform", path: Path | str | None = None):
         super().__init__(steps, spacing, path)
 
