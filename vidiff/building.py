@@ -71,7 +71,7 @@ def build_diffuser(config: Config, dataset: Dataset, read: Read | None = None) -
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, "init"))
-        builder = _Builder(config, dataset, read)
+        builder = _Builder(config, dataset, read, training=read is not None)
         diffuser = builder.diffuser()
     if builder.problems:
         raise ConfigError(builder.problems)
