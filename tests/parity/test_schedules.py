@@ -21,9 +21,30 @@ def near(found, expected, rtol=1e-9, atol=1e-12):
     assert torch.allclose(found, expected, rtol=rtol, atol=atol), (found - expected).abs().max()
 
 
-@pytest.mark.parametrize(
-    ("run", "path"), [("00", "ddpm"), ("01", "ddpm_cosine"), ("12", "ddpm_scaled_linear"), ("14", "ddpm_sigmoid")]
-)
+TABLES = {
+    "00": "ddpm",
+    "01": "ddpm_cosine",
+    "02": {"name": "ddpm_scaled_linear", "beta_start": 1e-4, "beta_end": 0.02},  # their "quad"
+    "03": "ddpm_warmup",
+    "04": {"name": "ddpm", "beta_start": 0.02, "beta_end": 0.02},
+    "05": "ddpm_jsd",
+    "06": {"name": "ddpm_cosine", "cap": 0.9999},
+    "07": "ddpm_sigmoid",
+    "08": "ddpm_sigmoid_signal",
+    "09": {"name": "ddpm_sigmoid_signal", "start": 0.0, "tau": 0.9},
+    "10": "ddpm_scaled_linear",
+    "11": "ddpm",
+    "12": "ddpm_scaled_linear",
+    "13": "ddpm_cosine",
+    "14": "ddpm_sigmoid",
+    "15": "ddpm_laplace",
+    "16": "zero_snr",
+    "17": {"name": "zero_snr", "shift": 3.0},  # of the same table, shifted before it is moved
+    "18": "ddpm_scaled_linear",
+}
+
+
+@pytest.mark.parametrize(("run", "path"), TABLES.items())
 def test_alphas_cumprod(run, path):
     table, path = load_file(DATA / "alphas_cumprod_T1000.safetensors")[f"{run}/out.alphas_cumprod"], build("path", path)
     near(path.alphas_cumprod, table, rtol=1e-12, atol=0)
@@ -52,7 +73,21 @@ def test_sit_paths(official, ours):
     near((path.alpha_dot(t) / path.alpha(t))[:, None] * x, out["compute_drift_mean"])
 
 
-@pytest.mark.parametrize(("official", "ours"), [("CondOT", "linear"), ("Cosine", "gvp"), ("VP", "vp")])
+FORMS = {
+    "constant": "constant", "SBDM": "sbdm", "sigma": "sigma", "linear": "linear", "decreasing": "decreasing",
+    "inccreasing-decreasing": "increasing_decreasing",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("official", "ours"), [("Linear", "linear"), ("GVP", "gvp"), ("VP", "vp")])
+def test_sit_diffusion_coefficients(official, ours, form):
+    tensors = load_file(DATA / "sit_path_tables_a.safetensors")
+    sampler = build("sampler", {"name": "euler_maruyama", "diffusion": FORMS[form], "norm": 0.8})
+    near(sampler.coefficient(build("path", ours), 1 - tensors["in.t"]), tensors[f"{official}/out.diffusion_{form}"])
+
+
+@pytest.mark.parametrize(("official", "ours"), [("CondOT", "linear"), ("Cosine", "gvp"), ("VP", "vp"), ("Poly3", "polynomial")])
 def test_flow_matching_schedulers_and_conversions(official, ours):
     """flow_matching's t is 1 - ours, its x0 is our noise and its x1 our x0; its snr is alpha/sigma, not squared."""
     tensors, path = load_file(DATA / "flow_matching_tables_a.safetensors"), build("path", ours)
@@ -106,16 +141,58 @@ def test_noise_levels_of_edm_and_k_diffusion():
         near(80 * build("spacing", {"name": name, **extra})(len(expected) - 1, ve, (0.0, 1.0)), expected, rtol, 1e-12)
 
 
-def test_densities_over_time_and_noise_level():
-    tensors = load_file(DATA / "timestep_sampling_and_weights_a.safetensors")
-    ve, linear = build("path", "ve"), build("path", "linear")
+def sampling_and_weights():
+    return load_file(DATA / "timestep_sampling_and_weights_a.safetensors")
+
+
+def quantile(u, path, node):
+    return build("times", node).quantile(u, build("path", path), (0.0, 1.0))
+
+
+def test_densities_over_time():
+    """SD3's u; diffusers looks it up in a table that descends, which turns noise and data round."""
+    tensors = sampling_and_weights()
     u = torch.special.ndtr(tensors["in.normal"])
     for run, (mean, std) in {"0": (0.0, 1.0), "1": (0.5, 1.3)}.items():
-        times = build("times", {"name": "logit_normal", "mean": mean, "std": std})
-        near(times.quantile(u, linear, (0.0, 1.0)), tensors[f"logit_normal_{run}/out.u"])
-    u = tensors["in.uniform"] * (1 - 2e-7) + 1e-7
-    levels = 80 * build("times", "lognormal_sigma").quantile(u, ve, (0.0, 1.0))
-    near(levels, tensors["k_lognormal/out.sigma"], rtol=1e-6)  # a float32 icdf there
+        times = {"name": "logit_normal", "mean": mean, "std": std}
+        near(quantile(u, "linear", times), tensors[f"logit_normal_{run}/out.u"])
+    for run, scale in {"0": 1.29, "1": 0.8}.items():
+        times = {"name": "mode", "scale": scale}  # the published formula falls with its u, a quantile rises
+        near(quantile(1 - tensors["in.uniform"], "linear", times), tensors[f"mode_{run}/out.u"])
+
+
+def test_densities_over_noise_levels():
+    """k-diffusion's; its interpolated cosine counts u from sigma_max down, a quantile up."""
+    tensors, far = sampling_and_weights(), {"name": "ve", "sigma_max": 1000.0}
+    u = tensors["in.uniform"]
+    mean, std = torch.tensor([-1.2, 1.2]).tolist()  # torch's Normal keeps them in float32
+    lognormal = {"name": "lognormal_sigma", "mean": mean, "std": std}
+    near(80 * quantile(u * (1 - 2e-7) + 1e-7, "ve", lognormal), tensors["k_lognormal/out.sigma"])
+    near(1000 * quantile(u, far, "log_logistic_sigma"), tensors["k_log_logistic/out.sigma"])
+    half = {"name": "v_diffusion_sigma", "sigma_data": 0.5}
+    near(1000 * quantile(u, far, half), tensors["k_v_diffusion/out.sigma"])
+    cosine = {"name": "cosine_interpolated_sigma", "size": 32.0, "sigma_data": 0.5}
+    near(1000 * quantile(1 - u, far, cosine), tensors["k_cosine_interpolated/out.sigma"])
+
+
+def test_weights_of_sd3():
+    tensors, linear = sampling_and_weights(), build("path", "linear")
+    for name in ("sigma_sqrt", "cosmap"):
+        found = build("weighting", f"sd3_{name}").weight(linear, tensors["in.sigmas"])
+        near(found, tensors[f"sd3_{name}/out.weight"])
+    near(build("weighting", "uniform").weight(linear, tensors["in.sigmas"]), tensors["sd3_none/out.weight"])
+
+
+def test_weights_of_diffusion_forcing():
+    """Its noise levels are (frames, batch), -1-based times of the sigmoid table; ours (batch, frames)."""
+    tensors, path = sampling_and_weights(), build("path", "ddpm_sigmoid_signal")
+    t = (tensors["df/in.noise_levels"].double().T + 1) / 1000
+    fused = build("weighting", {"name": "fused_snr", "gamma": 5.0, "decay": 0.98})
+    plain = build("weighting", {"name": "min_snr", "gamma": 5.0})
+    for theirs, ours in {"noise": "eps", "x0": "x0", "v": "v"}.items():
+        prediction = build("prediction", ours)
+        near(fused(path, prediction, t).T, tensors[f"df/out.pred_{theirs}_fused"])
+        near(plain(path, prediction, t).T, tensors[f"df/out.pred_{theirs}_minsnr"])
 
 
 def test_min_snr_weights_and_v():
