@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from tests.parity.networks import ours, read
+import zoo.objectives  # noqa: F401
+from tests.parity.networks import DATA, ours, read
 from vidiff.registry import CONVERTERS, build
 from vidiff.types import Cond
 from zoo.layers.embeddings import coordinates
@@ -53,10 +55,22 @@ def test_their_rotations(name):
     assert torch.allclose(sin, tensors["in.rope_sin"], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["diffusers_cogvideox_rope", *SINCOS])
+@pytest.mark.parametrize("name", [*ROTARY, *SINCOS])
 def test_there_and_back(name):
     _, state, converter, described, (_, _, net) = load(name)
     back = converter.to_official({"backbone": net.state_dict(), "conditioner": {}}, described)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], value) for key, value in state.items())
     assert converter.describe(back) == described
+
+
+@pytest.mark.parametrize(("run", "shift"), [("16", 1.0), ("17", 3.0)])
+def test_their_schedule(run, shift):
+    """CogVideoXDDIMScheduler at its times: of 5B and 1.5, and with snr_shift_scale 3 of 2B."""
+    table = load_file(DATA / "schedules" / "alphas_cumprod_T1000.safetensors")[f"{run}/out.alphas_cumprod"]
+    path, t = build("path", {"name": "zero_snr", "shift": shift}), torch.arange(1, 1001, dtype=torch.float64) / 1000
+    assert torch.allclose(path.alphas_cumprod, table, rtol=1e-12, atol=0)
+    assert torch.allclose(path.alpha(t) ** 2, table, rtol=1e-11, atol=0)
+    assert torch.allclose(path.sigma(t) ** 2, 1 - table, rtol=1e-11, atol=0)
+    described = load("diffusers_cogvideox_rope" if shift == 1 else "diffusers_cogvideox_sincos")[3]
+    assert described.nodes["objective"]["path"]["shift"] == shift

@@ -25,6 +25,9 @@ from zoo.layers.norms import LayerNorm, QKNorm
 from zoo.layers.text import TextTransformer
 from zoo.layers.transformer import Placing
 
+OFS = 2.0
+"""What CogVideoX 1.5 is told beside the time."""
+
 
 class ExpertNorm(nn.Module):
     """One LayerNorm for both streams, then a shift and a scale, and later a gate, for each."""
@@ -100,7 +103,8 @@ class DiTExpert(TextTransformer):
     """A diffusion transformer over text and video as one sequence, with expert adaptive LayerNorm (CogVideoX).
 
     x (B,c,t,h,w), time (B,) or (B,t), cond.tokens (B,L,K), cond.vector (B,dim) -> (B,out_channels,t,h,w).
-    `time_dim` is the width of the time's embedding, from sinusoids of `dim` numbers.
+    `time_dim` is the width of the time's embedding, from sinusoids of `dim` numbers. `ofs`: a second number beside
+    the time, always 2, as CogVideoX 1.5 for image to video has it.
     """
 
     needs = frozenset({"tokens"})
@@ -118,6 +122,7 @@ class DiTExpert(TextTransformer):
         dropout: Fraction = 0.0,
         time_dim: Count = 512,
         time_scale: Positive = 1000.0,
+        ofs: bool = False,
         recompute: bool = False,
         *,
         grid: Grid,
@@ -137,6 +142,7 @@ class DiTExpert(TextTransformer):
             head=ExpertHead(dim, time_dim, out_channels, norm_eps),
             text=nn.Linear(cond.tokens, dim),
             **({"vector": nn.Linear(dim, time_dim)} if cond.vector else {}),
+            **({"ofs": TimeEmbedding(time_dim, scale=1.0, frequencies=time_dim)} if ofs else {}),
         )  # fmt: skip
         self.attention, self.head_dim = attention, head_dim(dim, num_heads)
         self.axes = "thw" if self.grid.t > 1 else "hw"  # an image has no time axis
@@ -154,7 +160,8 @@ class DiTExpert(TextTransformer):
         """What steers the blocks: time (B,) or (B,t) and a vector (B,dim) -> c (B,1,1,E) or (B,t,1,E)."""
         if self.conditioned and cond.vector is not None:
             cond = replace(cond, vector=self.vector(cond.vector))
-        return super().condition(time, cond, grid)
+        c = super().condition(time, cond, grid)
+        return c + self.ofs(time.new_full((), OFS)) if hasattr(self, "ofs") else c
 
     def walk(self, tokens: Tensor, c: Tensor, grid: Grid, text: Tensor, mask: Tensor | None) -> Tensor:
         """tokens (B,t,S,D), text (B,L,D) -> (B,t,S,D): positions, then all blocks."""

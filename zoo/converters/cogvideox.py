@@ -2,21 +2,20 @@
 
 Official tensors are (B,F,C,H,W), time is the integer step of the schedule, the answer is v. Version 1.0 cuts
 frames into patches with a convolution, 1.5 cuts tubelets of two frames with a Linear; the channels of both are
-ordered as ours. Version 1.5 for image to video adds a second number to the time (`ofs`, always 2): it is folded
-into a bias, so such a checkpoint is not written back.
+ordered as ours. Version 1.5 for image to video adds a second number to the time (`ofs`, always 2).
+Trained on a scaled-linear table moved to zero terminal SNR, with its SNR divided by 3 in the 2B model
+(snr_shift_scale of the schedulers), which is sampled at "trailing" times: our uniform spacing.
 """
 
 from __future__ import annotations
 
 from einops import rearrange
 from torch import Tensor
-from torch.nn import functional as F
 
 from vidiff.registry import CONVERTERS
-from vidiff.types import Count, Grid
+from vidiff.types import Count, Grid, Positive
 from zoo.converters.diffusers import SELF_ATTENTION, TIME, depth, feed_forward, fuse, heads, rename, under, unfuse
 from zoo.converters.official import Description, Parts, State, inverse
-from zoo.layers.embeddings import time_sinusoid
 
 NAMES = {
     "patch_embed.proj": "embed",
@@ -26,6 +25,7 @@ NAMES = {
     "norm_out.norm": "head.modulated",
     "proj_out": "head.linear",
     **under("time_embedding", "time", TIME),
+    **under("ofs_embedding", "ofs", TIME),
     **under(
         "transformer_blocks.*",
         "blocks.*",
@@ -40,8 +40,6 @@ NAMES = {
 
 POSITIONS = "patch_embed.pos_embedding"
 """A table that some files store; positions are computed."""
-
-OFS, OFS_VALUE = "ofs_embedding", 2.0
 
 TUBELET = (2, 2, 2)
 """What version 1.5 cuts; its weights do not tell."""
@@ -63,12 +61,15 @@ class CogVideoX:
         sizes: tuple[Count, Count, Count] = (13, 30, 45),
         length: Count = 226,
         rotary: bool | None = None,
+        snr_shift: Positive | None = None,
     ):
         """`sizes` (t,h,w) of the tokens (49 frames of 480x720), text `length`, `rotary` or sinusoidal positions.
 
-        Published models have heads of 64 channels, and rotary positions but for CogVideoX-2B.
+        `snr_shift` is the snr_shift_scale of its scheduler. Published models have heads of 64 channels, rotary
+        positions and an snr_shift of 1, but for CogVideoX-2B, which has sinusoids and 3.
         """
         self.num_heads, self.sizes, self.length, self.rotary = num_heads, sizes, length, rotary
+        self.snr_shift = snr_shift
 
     def describe(self, state: State) -> Description:
         """The components of this checkpoint. Raises ValueError for what nobody says."""
@@ -88,6 +89,7 @@ class CogVideoX:
                     "mlp_ratio": len(state["transformer_blocks.0.ff.net.0.proj.bias"]) / dim,
                     "activation": "gelu_tanh",
                     "time_dim": len(state["time_embedding.linear_1.bias"]),
+                    "ofs": "ofs_embedding.linear_1.weight" in state,
                 },
                 "positions": {"name": "rotary", "sections": sections}
                 if rotary
@@ -97,7 +99,7 @@ class CogVideoX:
                     "dim": state["patch_embed.text_proj.weight"].shape[1],
                     "length": self.length,
                 },
-                "objective": {"name": "v_prediction", "path": {"name": "ddpm_scaled_linear"}},
+                "objective": {"name": "v_prediction", "path": self._path(rotary)},
             },
             grid=Grid(state["patch_embed.proj.weight"].flatten(1).shape[1], *self.sizes),
             out_channels=out,
@@ -105,11 +107,8 @@ class CogVideoX:
 
     def from_official(self, state: State) -> Parts:
         """Official state dict -> ours. Raises ValueError for foreign keys."""
-        kept = {k: v for k, v in state.items() if k != POSITIONS and not k.startswith(f"{OFS}.")}
-        backbone = rename(fuse(kept), NAMES)
+        backbone = rename(fuse({k: v for k, v in state.items() if k != POSITIONS}), NAMES)
         backbone["embed.weight"] = backbone["embed.weight"].flatten(1)
-        if f"{OFS}.linear_1.weight" in state:
-            backbone["time.mlp.2.bias"] = backbone["time.mlp.2.bias"] + offset(state)
         return {"backbone": backbone, "conditioner": {}}
 
     def to_official(self, parts: Parts, description: Description) -> dict[str, Tensor]:
@@ -121,6 +120,10 @@ class CogVideoX:
             state["patch_embed.proj.weight"] = rearrange(weight, "d (c p q) -> d c p q", p=size, q=size)
         return state
 
+    def _path(self, rotary: bool) -> dict:
+        shift = (1.0 if rotary else 3.0) if self.snr_shift is None else self.snr_shift
+        return {"name": "zero_snr", "path": {"name": "ddpm_scaled_linear"}, "shift": shift}
+
     def _dim(self, state: State) -> int:
         return len(state["patch_embed.proj.weight"])
 
@@ -129,14 +132,3 @@ class CogVideoX:
         if weight.ndim == 4:
             return {"name": "frame_patch", "size": weight.shape[-1]}
         return {"name": "tubelet", "size": list(TUBELET)}
-
-
-def offset(state: State) -> Tensor:
-    """What the constant `ofs` adds to the time's embedding: (E,)."""
-    first, second = (
-        (state[f"{OFS}.{name}.weight"].double(), state[f"{OFS}.{name}.bias"].double())
-        for name in ("linear_1", "linear_2")
-    )
-    value = state[f"{OFS}.linear_1.bias"].new_full((), OFS_VALUE)
-    added = F.linear(F.silu(F.linear(time_sinusoid(value, first[0].shape[1]).double(), *first)), *second)
-    return added.to(state["time_embedding.linear_2.bias"].dtype)

@@ -18,4 +18,5 @@ from zoo.objectives.paths import (  # noqa: F401
     ve,
     ve_geometric,
     vp,
+    zero_snr,
 )
