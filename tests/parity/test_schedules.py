@@ -87,7 +87,9 @@ def test_sit_diffusion_coefficients(official, ours, form):
     near(sampler.coefficient(build("path", ours), 1 - tensors["in.t"]), tensors[f"{official}/out.diffusion_{form}"])
 
 
-@pytest.mark.parametrize(("official", "ours"), [("CondOT", "linear"), ("Cosine", "gvp"), ("VP", "vp"), ("Poly3", "polynomial")])
+@pytest.mark.parametrize(
+    ("official", "ours"), [("CondOT", "linear"), ("Cosine", "gvp"), ("VP", "vp"), ("Poly3", "polynomial")]
+)
 def test_flow_matching_schedulers_and_conversions(official, ours):
     """flow_matching's t is 1 - ours, its x0 is our noise and its x1 our x0; its snr is alpha/sigma, not squared."""
     tensors, path = load_file(DATA / "flow_matching_tables_a.safetensors"), build("path", ours)
