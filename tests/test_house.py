@@ -21,7 +21,7 @@ FOLDERS = {
     "positions": "positions", "objective": "objectives", "path": "objectives/paths", "times": "objectives/times",
     "prediction": "objectives/predictions", "weighting": "objectives/weightings", "noise": "objectives/noises",
     "sampler": "samplers", "spacing": "samplers/spacings", "guidance": "guidance", "dataset": "datasets",
-    "metric": "metrics", "callback": "callbacks",
+    "task": "tasks", "metric": "metrics", "callback": "callbacks",
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from vidiff.config import Config, ConfigError, load
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
 from vidiff.diffusion.sampler import Sampler
+from vidiff.diffusion.task import Canvas, Task
 from vidiff.errors import Refused
 from vidiff.frozen import Frozen
 from vidiff.gate import gate
@@ -46,6 +47,7 @@ class Plan:
     shape: tuple[int, int, int, int]
     runs: dict[str, Any] = field(default_factory=dict)
     """The other runs whose models components asked for, with what `read` said of them."""
+    task: Task = field(default_factory=Task)
 
 
 Read = Callable[[Diffuser, str], Any]
@@ -105,11 +107,22 @@ def plan(config: Config, device: str = "cpu", read: Read | None = None, training
         builder.attempt("guidance", lambda: check_guidance(guidance, diffuser))
         builder.attempt("sampler", lambda: check_sampler(sampler, diffuser))
         builder.attempt("conditioner", lambda: check_reads(config, diffuser, builder.dataset))
+        task = builder.attempt("task", lambda: build_task(config, diffuser, tuple(builder.dataset.shape)))
+        if None not in (task, sampler):
+            builder.attempt("task", lambda: task.check(sampler, diffuser.objective, diffuser.reads))
     if builder.problems:
         raise ConfigError(builder.problems)
     shape = tuple(builder.dataset.shape)
     grid = Grid(*diffuser.tokenizer.latent_shape(shape))
-    return Plan(config, builder.dataset, grid, diffuser, sampler, guidance, shape, builder.runs)
+    return Plan(config, builder.dataset, grid, diffuser, sampler, guidance, shape, builder.runs, task)
+
+
+def build_task(config: Config, diffuser: Diffuser, shape: tuple[int, int, int, int]) -> Task:
+    """The task of a configuration, for videos of this shape (C,T,H,W). Raises ValueError when it does not fit them."""
+    tokenizer = diffuser.tokenizer
+    return build(
+        "task", config.components["task"], canvas=Canvas(shape, Grid(*tokenizer.latent_shape(shape)), tokenizer)
+    )
 
 
 def grid_of(plan: Plan, shape: tuple[int, int, int, int]) -> Grid:
@@ -120,7 +133,8 @@ def grid_of(plan: Plan, shape: tuple[int, int, int, int]) -> Grid:
 def reshaped(plan: Plan, shape: tuple[int, int, int, int]) -> Plan:
     """The same plan for videos of another shape (C,T,H,W). Raises ValueError when a part cannot take it."""
     try_shape(plan.config, plan.diffuser, plan.dataset, shape)
-    return replace(plan, grid=grid_of(plan, shape), shape=shape)
+    task = build_task(plan.config, plan.diffuser, shape)
+    return replace(plan, grid=grid_of(plan, shape), shape=shape, task=task)
 
 
 def try_shape(config: Config, diffuser: Diffuser, dataset: Dataset, shape: tuple[int, int, int, int]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from vidiff.diffusion.estimate import Aiming, Estimate, EstimateFn
 from vidiff.diffusion.guidance import Branch, Given, Guidance
 from vidiff.diffusion.noise import PriorRandom
 from vidiff.diffusion.objective import Objective
-from vidiff.diffusion.sampler import Sampler, start
+from vidiff.diffusion.sampler import Sampler
+from vidiff.diffusion.task import Known, Sampling, Task
 from vidiff.diffusion.times import times_on
 from vidiff.diffusion.transfer import transfer
 from vidiff.random import Random
@@ -75,11 +77,21 @@ class Diffuser(nn.Module):
         """The guided estimate as a function of (x_t, t); `watch` is called before each evaluation."""
         return self.guided(guidance, *self.conditions(batch, num), watch)
 
+    def prepared(self, conds: Sequence[Cond]) -> list[Cond]:
+        """Conditions with what the backbone makes of them once for all x_t and times, in one call for all of them."""
+        prepare = getattr(self.backbone, "prepare", None)
+        ready = prepare(join(conds)).prepared if prepare else None
+        if ready is None:
+            return list(conds)
+        parts = zip(*(part.chunk(len(conds)) for part in ready), strict=True)
+        return [replace(cond, prepared=part) for cond, part in zip(conds, parts, strict=True)]
+
     def guided(
         self, guidance: Guidance, cond: Cond, uncond: Cond, watch: Callable[[], None] = lambda: None
     ) -> EstimateFn:
         """`estimator` for conditions that were made already."""
-
+        cond, *rest = self.prepared([cond, uncond] if guidance.needs_uncond else [cond])
+        uncond = rest[0] if rest else uncond
         aim: list[Tensor] = []  # where the step ends, as long as the guidance evaluates for it
 
         def evaluate(x: Tensor, t: Tensor, branches: Sequence[Branch]) -> list[Estimate]:
@@ -113,7 +125,7 @@ class Diffuser(nn.Module):
         left_out = [i not in parts for i in range(len(self.conditioner.drop) - 1)]
         drop = torch.tensor([*left_out, False], device=dropped.device)
         dropped = dropped[:, None] if dropped.ndim == 1 else dropped
-        return Branch(self.condition(cond.origin.batch, dropped | drop))
+        return Branch(*self.prepared([self.condition(cond.origin.batch, dropped | drop)]))
 
     @torch.no_grad()
     def sample(
@@ -124,19 +136,32 @@ class Diffuser(nn.Module):
         random: Random,
         batch: Batch | None = None,
         watch: Callable[[], None] = lambda: None,
+        task: Task | None = None,
+        notes: dict[str, Any] | None = None,
     ) -> Tensor:
         """Draw one video per row of `random` -> (B,C,T,H,W), about [-1,1].
 
-        `batch` holds what the conditioner reads (labels, text, videos to take frames from).
-        Sample i depends on its own row only.
+        `batch` holds what the conditioner reads (labels, text, videos to take frames from) and, for a `task` that takes
+        them, given videos; into `notes` goes what the task has to report. Sample i depends on its own row only.
         """
-        objective, device = self.objective, next(self.parameters()).device
-        estimate = self.estimator(guidance, batch or {}, len(random.rows), watch)
+        objective, device, batch = self.objective, next(self.parameters()).device, batch or {}
+        task = Task() if task is None else task
         path, interval = objective.path, objective.interval
         if sampler.path is not None:
-            estimate = transfer(estimate, path, sampler.path, interval)
             path, interval = sampler.path, (0.0, 1.0)
-        times = times_on(device, sampler.spacing(sampler.steps, path, interval))
-        prior = PriorRandom(objective.noise, random)
-        x = start(path, prior.normal((len(random.rows), *grid)).to(device), times[0])
-        return self.tokenizer.decode(sampler(estimate, x, times, path, prior))
+
+        def believe(known: Known | None) -> EstimateFn:
+            shown = known is not None and "latent" in self.reads
+            told = {**batch, "latent": known.shown, "known": known.frames} if shown else batch
+            estimate = self.estimator(guidance, told, len(random.rows), watch)
+            return estimate if sampler.path is None else transfer(estimate, objective.path, path, objective.interval)
+
+        sampling = Sampling(
+            sampler, path, times_on(device, sampler.spacing(sampler.steps, path, interval)),
+            PriorRandom(objective.noise, random), Grid(*grid), device, believe, objective.framewise,
+            notes={} if notes is None else notes,
+        )  # fmt: skip
+        if task.pixels is not None:
+            given = to_float(batch["video"]).where(task.pixels.to(device), 0.0)  # nothing unknown reaches an encoder
+            sampling.known = Known(self.encode(given), task.cells.to(device))
+        return self.tokenizer.decode(task(sampling))

@@ -159,7 +159,7 @@ KINDS: dict[str, Registry] = {
     for kind in (
         "dataset", "tokenizer", "conditioner", "backbone", "attention", "positions",
         "objective", "path", "prediction", "weighting", "times", "noise",
-        "sampler", "spacing", "guidance", "metric", "callback",
+        "sampler", "spacing", "guidance", "task", "metric", "callback",
     )
 }  # fmt: skip
 
@@ -168,7 +168,7 @@ BACKBONES, ATTENTION, POSITIONS = KINDS["backbone"], KINDS["attention"], KINDS["
 OBJECTIVES, PATHS, PREDICTIONS = KINDS["objective"], KINDS["path"], KINDS["prediction"]
 WEIGHTINGS, TIMES, NOISES = KINDS["weighting"], KINDS["times"], KINDS["noise"]
 SAMPLERS, SPACINGS, GUIDANCE = KINDS["sampler"], KINDS["spacing"], KINDS["guidance"]
-METRICS, CALLBACKS = KINDS["metric"], KINDS["callback"]
+TASKS, METRICS, CALLBACKS = KINDS["task"], KINDS["metric"], KINDS["callback"]
 
 CONVERTERS = Registry("converter")
 """Readers and writers of published checkpoints: named on the command line of `convert`, never in a YAML file."""

@@ -12,5 +12,6 @@ from zoo import (  # noqa: F401
     objectives,
     positions,
     samplers,
+    tasks,
     tokenizers,
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,7 +25,8 @@ from vidiff.engine.weights import GRAMMAR, Weights, parse_weights
 from vidiff.errors import Refused
 from vidiff.precision import widen_convolutions
 from vidiff.registry import did_you_mean
-from vidiff.video import tile, write_gif, write_mp4, write_npy, write_png_strip
+from vidiff.types import BadSample
+from vidiff.video import fit, gray, probe, read_frames, tile, write_gif, write_mp4, write_npy, write_png_strip
 
 FORMATS = ("gif", "mp4", "png", "npy")
 
@@ -36,19 +39,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         [
             "runs/nano_sora_cpu --num 16 --grid --format gif,png",
             "runs/nano_sora_cpu sampler.name=heun sampler.steps=20 --compare --out samples/heun",
+            "runs/video_prediction task.count=4 --compare",
+            "runs/nano_sora_cpu task.name=sdedit task.strength=0.5 --input clip.mp4 --label 3",
         ],
     )
     made.add_argument("run", metavar="RUN|CKPT", help="a run folder, or one of its checkpoints/step_* folders")
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="sampler.*, guidance.* (and attention.*)")
+    made.add_argument("overrides", nargs="*", metavar="key=value", help="sampler.*, guidance.*, task.*, attention.*")
     add_run_flags(made, seed="seed of the noise (that of the run)")
     made.add_argument("--num", type=int, default=8, metavar="N", help="how many videos (8)")
     made.add_argument("--steps", type=int, metavar="N", help="the same as sampler.steps=N")
     made.add_argument("--label", type=int, metavar="K", help="the class of all videos (all classes in turn)")
     made.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a text; several take turns")
+    made.add_argument("--input", action="append", default=[], metavar="FILE", help="a video file for a task that takes "
+                      "given videos (held-out clips); several take turns")  # fmt: skip
     made.add_argument("--weights", default="ema", metavar="W", help=f"{GRAMMAR} (ema)")
     made.add_argument("--format", default="gif,png", metavar="LIST", help="of gif, mp4, png (strip of frames), npy")
     made.add_argument("--grid", action="store_true", help="also one video of all of them side by side")
-    made.add_argument("--compare", action="store_true", help="also held-out clips above, generated ones below")
+    made.add_argument("--compare", action="store_true", help="also given or held-out clips above, generated "
+                      "ones below; what was known has an outline")  # fmt: skip
     made.add_argument("--batch-size", type=int, default=8, metavar="N", help="videos drawn at once (8)")
     made.add_argument("--fps", type=float, default=8.0, metavar="F", help="frames per second of the files (8)")
     made.add_argument("--scale", type=int, metavar="K", help="enlarge each pixel K times (small videos: to about 128)")
@@ -66,20 +74,22 @@ def run(arguments: argparse.Namespace) -> None:
     _check_pictures(made, formats)
     device = pick_device(arguments.device)
     rows = range(arguments.num)
-    conditions = conditions_of(made, rows, arguments.label, arguments.prompt)
+    videos = [given_video(file, made.shape) for file in arguments.input]
+    conditions = conditions_of(made, rows, arguments.label, arguments.prompt, videos)
     out = _out(arguments, folder, checkpoint, made)
     diffuser = build_diffuser(made.config, made.dataset).to(device).eval()
     widen_convolutions(diffuser, device, made.config.train.precision)
     weights = load_weights(diffuser, checkpoint, arguments.weights)
     trained = made.config.train.precision
     precision = "fp32" if (device.type, trained) == ("cpu", "fp16") else trained
-    total = -(-arguments.num // arguments.batch_size) * made.sampler.evaluations
-    with tqdm(total=total, unit="eval", desc="sampling", disable=arguments.quiet or None) as bar:
+    per_video = made.task.evaluations(made.sampler)
+    total = None if per_video is None else -(-arguments.num // arguments.batch_size) * per_video
+    with tqdm(total=total, unit="eval", desc="sampling", disable=arguments.quiet or None) as bar, one_line():
         drawing = draw(
             diffuser, made.grid, made.sampler, made.guidance, seed=seed, rows=rows, conditions=conditions,
-            batch_size=arguments.batch_size, precision=precision, watch=lambda _: bar.update() and None,
+            batch_size=arguments.batch_size, precision=precision, watch=lambda _: bar.update() and None, task=made.task,
         )  # fmt: skip
-    files = write_all(out, drawing.video, formats, arguments, made)
+    files = write_all(out, drawing, formats, arguments, made)
     record = _record(arguments, made, checkpoint, drawing, seed, weights, files)
     (out / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
     if not arguments.quiet:
@@ -87,8 +97,35 @@ def run(arguments: argparse.Namespace) -> None:
         print("  " + "  ".join(files[-6:]))
 
 
-def write_all(out: Path, video: Tensor, formats: Sequence[str], arguments: argparse.Namespace, made: Plan) -> list[str]:
+@contextmanager
+def one_line() -> Iterator[None]:
+    """What a sampler or a task refuses on the way is the user's to change, and one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise error if isinstance(error, Refused) else Refused(str(error)) from None
+
+
+def given_video(file: str, shape: tuple[int, int, int, int]) -> Tensor:
+    """The first frames of a video file, cut to the shape (C,T,H,W), uint8. Raises Refused."""
+    channels, frames, height, width = shape
+    if channels not in (1, 3):
+        raise Refused(f"--input {file}: this model's videos have {channels} channels, which no file has.")
+    try:
+        have = probe(file).num_frames
+        if have < frames:
+            raise Refused(f"--input {file}: it has {have} frames, and the model draws {frames}.")
+        video = read_frames(file, range(frames), each=lambda frame: fit(frame, height, width))
+    except BadSample as error:
+        raise Refused(f"--input {error}") from None
+    return video if channels == 3 else gray(video)
+
+
+def write_all(
+    out: Path, drawing: Drawing, formats: Sequence[str], arguments: argparse.Namespace, made: Plan
+) -> list[str]:
     """Write every video in every format, and the grid and the comparison when asked for."""
+    video = drawing.video
     scale = arguments.scale or max(1, 128 // video.shape[-1])
     files = []
 
@@ -111,11 +148,33 @@ def write_all(out: Path, video: Tensor, formats: Sequence[str], arguments: argpa
         write_png_strip(out / "grid.png", video, max(1, scale // 2))
         files.append("grid.png")
     if arguments.compare:
-        real = real_clips(made, min(len(video), 8))
-        write("compare", tile(torch.cat([real, video[: len(real)]]), columns=len(real)), ["gif"])
-        write_png_strip(out / "compare.png", torch.cat([real[:3], video[:3]]), max(1, scale // 2))
+        above, below = compared(made, drawing, min(len(video), 8))
+        write("compare", tile(torch.cat([above, below]), columns=len(above)), ["gif"])
+        write_png_strip(out / "compare.png", torch.cat([above[:3], below[:3]]), max(1, scale // 2))
         files.append("compare.png")
     return files
+
+
+def compared(made: Plan, drawing: Drawing, num: int) -> tuple[Tensor, Tensor]:
+    """Given or held-out clips and the videos drawn, equally long, the known outlined: uint8 (num,C,T,H,W) each."""
+    known = made.task.pixels
+    if known is None:
+        above = real_clips(made, num)
+    else:
+        above = torch.stack([entry["video"] for entry in drawing.conditions[:num]])
+    below = drawing.video[:num].clone()
+    frames = max(above.shape[2], below.shape[2])
+    above, below = (F.pad(v, (0, 0, 0, 0, 0, frames - v.shape[2])) for v in (above, below))
+    if known is not None and not known.all():
+        marked = F.pad(outline(known), (0, 0, 0, 0, 0, frames - len(known)))
+        above, below = above.masked_fill(marked, 255), below.masked_fill(marked, 255)
+    return above, below
+
+
+def outline(known: Tensor) -> Tensor:
+    """The edge of a region (T,H,W) bool, one pixel wide, frame by frame."""
+    unknown = F.pad((~known).float(), (1, 1, 1, 1), value=1.0)
+    return known & (F.max_pool2d(unknown[:, None], 3, 1)[:, 0] > 0)
 
 
 def real_clips(made: Plan, num: int) -> Tensor:
@@ -125,10 +184,10 @@ def real_clips(made: Plan, num: int) -> Tensor:
 
 
 def _plan(folder: Path, arguments: argparse.Namespace) -> tuple[Plan, int]:
-    foreign = [o for o in arguments.overrides if not o.startswith(("sampler", "guidance", "attention"))]
+    foreign = [o for o in arguments.overrides if not o.startswith(("sampler", "guidance", "attention", "task"))]
     if foreign:
         raise Refused(
-            f"'{foreign[0]}' would change the trained model; only sampler, guidance and attention may change."
+            f"'{foreign[0]}' would change the trained model; only sampler, guidance, task and attention may change."
         )
     overrides = list(arguments.overrides)
     overrides += [f"sampler.steps={arguments.steps}"] if arguments.steps is not None else []
@@ -139,7 +198,9 @@ def _plan(folder: Path, arguments: argparse.Namespace) -> tuple[Plan, int]:
 
 def _out(arguments: argparse.Namespace, folder: Path, checkpoint: Path, made: Plan) -> Path:
     sampler = made.config.components["sampler"]["name"]
-    out = Path(arguments.out or folder / "samples" / f"{checkpoint.name}_{sampler}{made.sampler.steps}")
+    task = made.config.components["task"]["name"]
+    stem = f"{checkpoint.name}_{sampler}{made.sampler.steps}" + (f"_{task}" if task != "generate" else "")
+    out = Path(arguments.out or folder / "samples" / stem)
     if (out / "samples.json").exists() and not arguments.overwrite:
         raise Refused(f"{out} holds samples already; add --overwrite, or choose another folder with --out.")
     try:
@@ -193,6 +254,8 @@ def _record(
         "sha256": weights.sha256,
         "sampler": config.components["sampler"],
         "guidance": config.components["guidance"],
+        "task": {**config.components["task"], **drawing.notes},
+        "input": list(arguments.input),
         "seed": seed,
         "rows": list(range(arguments.num)),
         "conditions": [{k: v for k, v in c.items() if isinstance(v, (int, float, str))} for c in drawing.conditions],

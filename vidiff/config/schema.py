@@ -28,6 +28,7 @@ SLOTS: dict[str, Slot] = {
     "objective": Slot("objective", "rectified_flow"),
     "sampler": Slot("sampler", "euler"),
     "guidance": Slot("guidance", "none"),
+    "task": Slot("task", "generate"),
 }
 
 

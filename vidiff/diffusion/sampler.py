@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from vidiff.diffusion.estimate import EstimateFn
+from vidiff.diffusion.estimate import EstimateFn, place, velocity
 from vidiff.diffusion.path import Path, expand
 from vidiff.diffusion.times import Interval
 from vidiff.random import Random
@@ -16,6 +16,9 @@ from vidiff.random import Random
 
 class Spacing:
     """Where the steps of a sampler lie."""
+
+    fixed: int | None = None
+    """The only number of steps this spacing can give (a list written out), or None."""
 
     def __call__(self, steps: int, path: Path, interval: Interval) -> Tensor:
         """(steps+1,) float64 on the CPU, descending from interval[1] (or below it, where a spacing says so) to 0."""
@@ -63,23 +66,40 @@ class Sampler:
     `path` None samples along the path of training; another one is reached by matching log-SNR.
     """
 
+    lands = True
+    """Whether a step to sigma = 0 ends on the believed x0 on every path, so that one step finds a single data point.
+
+    Methods that follow dx/dt itself do so on straight paths only (`linear`, `ve`).
+    """
+    framewise = False
+    """Whether frames may move by steps of their own: times (S+1,t) for x (B,c,t,h,w)."""
     asks = frozenset({"velocity"})
     """What it takes an estimate for; a model must tell one of these (see `Objective.tells`)."""
+    reverses = True
+    """Whether ascending times run it backwards, from data to noise (DDIM inversion). One that adds noise cannot."""
 
     def __init__(self, steps: int, spacing: Spacing, path: Path | None = None):
+        """Raises ValueError when the spacing is a list of another number of steps."""
         self.steps, self.spacing, self.path = steps, spacing, path
+        fixed = getattr(spacing, "fixed", None)
+        if fixed not in (None, steps):
+            raise ValueError(f"steps is {steps}, and the spacing lists {fixed}: write steps: {fixed}, or another list.")
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         """x (B,...) at times[0] -> x (B,...) at times[-1], which is x0 at time 0.
 
-        `times` (S+1,) descending; stochastic samplers take fresh noise from `random.normal`
+        `times` (S+1,) descending, or (S+1,t), a column for each frame of x (B,c,t,h,w), where `framewise`; stochastic samplers take fresh noise from `random.normal`
         (give them `PriorRandom`, so that it is of the kind the model was trained on).
         """
         raise NotImplementedError
 
     @property
-    def evaluations(self) -> int:
-        """How often one run down to time 0 calls `estimate` (NFE)."""
+    def evaluations(self) -> int | None:
+        """How often one run down to time 0 calls `estimate` (NFE); None when only the run itself can tell.
+
+        On a path whose slope dx/dt is infinite at an end (`vp` and tables at 0, `sigmoid` at both), methods that
+        follow the slope take one evaluation for the step that touches it.
+        """
         return self.steps
 
 
@@ -93,6 +113,98 @@ def start(path: Path, noise: Tensor, t: Tensor) -> Tensor:
 
 
 def steps_of(times: Tensor, x: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(i, t (B,), s (B,)) for each step from t down to s, shaped for the batch of x."""
+    """(i, t, s) for each step from t down to s, shaped for the batch of x: (B,), or (B,t) of times (S+1,t)."""
     for i, (t, s) in enumerate(pairwise(times)):
-        yield i, t.expand(x.shape[0]), s.expand(x.shape[0])
+        yield i, t.expand(x.shape[0], *t.shape), s.expand(x.shape[0], *s.shape)
+
+
+def finite_slope(path: Path, times: Tensor) -> Tensor:
+    """(S,) bool: where dx/dt = alpha' x0 + sigma' noise is finite."""
+    return torch.isfinite(path.alpha_dot(times)) & torch.isfinite(path.sigma_dot(times))
+
+
+def levels(path: Path, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """alpha, sigma and lambda = log(alpha / sigma) of all times, (S+1,) each; lambda is infinite at the ends."""
+    return path.alpha(times), path.sigma(times), path.logsnr(times) / 2
+
+
+def halfway(path: Path, t: Tensor, s: Tensor) -> Tensor:
+    """The time whose lambda lies halfway between those of t and s; half the time where one of them is infinite."""
+    logsnr = (path.logsnr(t) + path.logsnr(s)) / 2
+    return torch.where(logsnr.isfinite(), path.time(logsnr.nan_to_num(0.0, 0.0, 0.0)), (t + s) / 2)
+
+
+def refuse_ascending(times: Tensor) -> None:
+    """Raises ValueError where a sampler that adds noise is asked to run from data to noise."""
+    if (times.diff(dim=0) > 0).any():
+        raise ValueError(
+            "this sampler adds noise on the way, so it runs from noise to data only; "
+            "from data to noise: euler, heun, midpoint, rk4, dpmpp_2m, unipc and other deterministic ones."
+        )
+
+
+class RungeKutta(Sampler):
+    """An explicit Runge-Kutta method for dx/dt = alpha' x0 + sigma' noise, given by its tableau.
+
+    The slope at t + nodes[j] (s - t) is taken at x + (s - t) sum_k matrix[j][k] slope_k, and the step is
+    (s - t) sum_j weights[j] slope_j. A step that touches an infinite slope is the `euler` one.
+    """
+
+    lands = False
+    nodes: tuple[float, ...]
+    matrix: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+
+    def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
+        finite = finite_slope(path, times)
+        for i, t, s in steps_of(times, x):
+            if not (finite[i] and (finite[i + 1] or 1 not in self.nodes)):
+                x = place(path, estimate(x, t), s)
+                continue
+            step, slopes = expand(s - t, x), []
+            for node, row in zip(self.nodes, self.matrix, strict=True):
+                at = torch.lerp(t, s, node)
+                ahead = x + step * sum((a * k for a, k in zip(row, slopes, strict=True) if a), torch.zeros_like(x))
+                slopes.append(velocity(path, estimate(ahead, at), at))
+            x = x + step * sum(w * k for w, k in zip(self.weights, slopes, strict=True) if w)
+        return x
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.nodes) * self.steps
+
+
+class Churned(Sampler):
+    """A sampler that may add noise before a step: the churn of Karras et al. 2022 (2206.00364), alg. 2.
+
+    Where s_min <= sigma/alpha <= s_max, the level is raised by the factor 1 + min(churn / steps, sqrt(2) - 1) with
+    fresh noise of deviation `s_noise`; never beyond the noisiest level of the path.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        spacing: Spacing,
+        path: Path | None,
+        churn: float,
+        s_min: float,
+        s_max: float | None,
+        s_noise: float,
+    ):
+        super().__init__(steps, spacing, path)
+        self.churn, self.s_min, self.s_max, self.s_noise = churn, s_min, s_max, s_noise
+
+    def stir(self, x: Tensor, t: Tensor, path: Path, random: Random, steps: int) -> tuple[Tensor, Tensor]:
+        """x and t (B,) -> the noisier x and t at which the step begins."""
+        if not self.churn:
+            return x, t
+        fresh = random.normal(x.shape, x.dtype).to(x.device)  # drawn whether used or not, as published codes do
+        level = path.sigma(t) / path.alpha(t)
+        top = torch.inf if self.s_max is None else self.s_max
+        if not (self.s_min <= level[0] <= top and torch.isfinite(level[0])):
+            return x, t
+        raised = path.time(-2 * torch.log(level * (1 + min(self.churn / steps, 2**0.5 - 1))))
+        added = torch.sqrt(((path.sigma(raised) / path.alpha(raised)) ** 2 - level**2).clamp(min=0))
+        alpha = path.alpha(raised)
+        x = expand(alpha / path.alpha(t), x) * x + expand(alpha * added * self.s_noise, x) * fresh
+        return x, raised

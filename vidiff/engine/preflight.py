@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from vidiff.engine.sample import conditions_of, draw
 from vidiff.errors import Refused
 from vidiff.precision import widen_convolutions
 from vidiff.random import Random
+from vidiff.registry import build
 
 
 def preflight(plan: Plan, world: World, resume: str = "auto") -> Buckets:
@@ -36,6 +38,7 @@ def preflight(plan: Plan, world: World, resume: str = "auto") -> Buckets:
     checks = [lambda: check_precision(world.device, config.train.precision), lambda: check_length(plan.dataset)]
     checks += [lambda: check_memory(plan.diffuser, world.device)]
     checks += [lambda: rows_of_step(config, world), optimizer, lambda: curves(config.ema)]
+    checks += [partial(check_callback, plan, name) for name in config.callbacks]
     checks += [lambda: verify(Path(resume))] if resume not in ("auto", "none") else []
     problems = []
     for check in checks:
@@ -46,6 +49,15 @@ def preflight(plan: Plan, world: World, resume: str = "auto") -> Buckets:
     if problems:
         raise ConfigError(problems)
     return sort_clips(plan)
+
+
+def check_callback(plan: Plan, name: str) -> None:
+    """Raises Refused when a callback refuses its settings, or the model (its `check(diffuser)`, if it has one)."""
+    try:
+        callback = build("callback", {"name": name, **plan.config.callbacks[name]})
+        getattr(callback, "check", lambda diffuser: None)(plan.diffuser)
+    except ValueError as error:
+        raise Refused(f"{plan.config.where(f'callbacks.{name}')}callback {name}: {error}") from None
 
 
 def check_memory(diffuser: Diffuser, device: torch.device) -> None:
@@ -74,7 +86,7 @@ def dry_run(plan: Plan, world: World, buckets: Buckets | None = None) -> dict[st
     rows = range(2)
     drawing = draw(
         diffuser, plan.grid, plan.sampler, plan.guidance, seed=config.seed, rows=rows,
-        conditions=conditions_of(plan, rows), precision=config.train.precision,
+        conditions=conditions_of(plan, rows), precision=config.train.precision, task=plan.task,
     )  # fmt: skip
     return {
         "loss": float(loss),

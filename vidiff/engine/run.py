@@ -31,7 +31,7 @@ from vidiff.config.reading import read_yaml
 from vidiff.engine.checkpoint import Checkpoints, write_atomic
 from vidiff.errors import Refused
 
-FREE = ("name", "description", "log", "checkpoint", "callbacks", "sampler", "guidance", "train.workers",
+FREE = ("name", "description", "log", "checkpoint", "callbacks", "sampler", "guidance", "task", "train.workers",
         "train.max_bad_fraction", "train.nonfinite", "train.max_nonfinite", "attention")  # fmt: skip
 """Keys that may change between the starts of a run: they do not move its weights (attention: by rounding only)."""
 

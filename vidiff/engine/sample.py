@@ -14,6 +14,7 @@ from vidiff.building import Plan, build_dataset
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
 from vidiff.diffusion.sampler import Sampler
+from vidiff.diffusion.task import Task
 from vidiff.engine.buckets import sort_clips
 from vidiff.engine.data import collate, to_device
 from vidiff.engine.parallel import autocast
@@ -36,6 +37,8 @@ class Drawing:
     seconds: float
     evaluations: int
     """Network evaluations per video; guidance with a null branch counts as one batched evaluation."""
+    notes: dict[str, Any]
+    """What the task had to report."""
 
 
 def draw(
@@ -50,14 +53,16 @@ def draw(
     batch_size: int = 8,
     precision: str = "fp32",
     watch: Callable[[int], None] = lambda done: None,
+    task: Task | None = None,
 ) -> Drawing:
     """Draw one video per row number; noise is a function of (seed, row) alone.
 
-    `conditions` are batch entries per row ({"label": 3}), empty without conditions. `watch(k)` is called
+    `conditions` are batch entries per row ({"label": 3}), empty without conditions; a `task` that takes given videos
+    finds them there. `watch(k)` is called
     before the k-th network evaluation (for progress and interruption).
     """
     device = next(diffuser.parameters()).device
-    began, videos, evaluations = time.perf_counter(), [], 0
+    began, videos, evaluations, notes = time.perf_counter(), [], 0, {}
     was_training = diffuser.training
     diffuser.eval()
 
@@ -70,20 +75,25 @@ def draw(
         part = list(rows[start : start + batch_size])
         batch = to_device(collate(conditions[start : start + batch_size]), device) if conditions else {}
         with autocast(device, precision):
-            video = diffuser.sample(grid, sampler, guidance, Random(seed, "sample", rows=part), batch, count)
+            dice = Random(seed, "sample", rows=part)
+            video = diffuser.sample(grid, sampler, guidance, dice, batch, count, task, notes)
         videos.append(to_uint8(video).cpu())
     diffuser.train(was_training)
     chunks = max(1, len(videos))
-    return Drawing(torch.cat(videos), list(conditions), time.perf_counter() - began, evaluations // chunks)
+    return Drawing(torch.cat(videos), list(conditions), time.perf_counter() - began, evaluations // chunks, notes)
 
 
 def conditions_of(
-    plan: Plan, rows: Sequence[int], label: int | None = None, prompts: Sequence[str] = ()
+    plan: Plan,
+    rows: Sequence[int],
+    label: int | None = None,
+    prompts: Sequence[str] = (),
+    videos: Sequence[Tensor] = (),
 ) -> list[dict[str, Any]]:
     """What each row is conditioned on: its class, one of the prompts in turn and, where the conditioner reads more
-    than that, held-out clip number `row`.
+    than that, or the task takes given videos, held-out clip number `row`; `videos` stand in for those of the clips.
 
-    Raises Refused for a label that is no class, and for prompts that nothing reads.
+    Raises Refused for a label that is no class, and for prompts or videos that nothing reads.
     """
     classes = class_conditions(rows, plan.dataset.num_classes, label)
     reads = plan.diffuser.reads
@@ -91,12 +101,16 @@ def conditions_of(
         name = plan.config.components["conditioner"]["name"]
         raise Refused(f"conditioner {name} reads no text, so a prompt would change nothing; train with text_bytes.")
     texts = [{"text": prompts[row % len(prompts)]} for row in rows] if prompts else []
-    if texts and reads <= {"label", "text"}:
-        return [{**text, **(classes[i] if classes else {})} for i, text in enumerate(texts)]
-    if reads <= {"label"}:
-        return classes
-    clips = held_out_clips(plan, rows, reads | {"video"} if "latent" in reads else reads)
-    for chosen in (classes if label is not None else [], texts):
+    wanted = reads | {"video"} if "latent" in reads or plan.task.pixels is not None else reads
+    if videos and "video" not in wanted:
+        raise Refused("nothing takes a video from a file here; choose another task: task.name=sdedit, replacement, …")
+    wanted = wanted - {"video", "latent"} if videos else wanted
+    if wanted <= ({"label", "text"} if texts else {"label"}):
+        clips = classes or [{} for _ in rows if texts or videos]
+    else:
+        clips = held_out_clips(plan, rows, wanted)
+    files = [{"video": videos[row % len(videos)]} for row in rows] if videos else []
+    for chosen in (classes if label is not None else [], texts, files):
         clips = [{**clip, **entry} for clip, entry in zip(clips, chosen, strict=True)] if chosen else clips
     return clips
 

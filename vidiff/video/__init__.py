@@ -23,7 +23,7 @@ The readers
 from __future__ import annotations
 
 from vidiff.video.files import READERS, SUFFIXES, Limits, VideoInfo, printable
-from vidiff.video.pixels import fit, to_float, to_uint8
+from vidiff.video.pixels import fit, gray, to_float, to_uint8
 from vidiff.video.reading import check_reader, probe, read_frames
 from vidiff.video.writing import gif_bytes, tile, write, write_gif, write_grid, write_mp4, write_npy, write_png_strip
 
@@ -35,6 +35,7 @@ __all__ = [
     "check_reader",
     "fit",
     "gif_bytes",
+    "gray",
     "printable",
     "probe",
     "read_frames",

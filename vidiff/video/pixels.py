@@ -18,6 +18,12 @@ def to_uint8(video: Tensor) -> Tensor:
     return ((video.float() + 1.0) * 127.5).nan_to_num(0.0).round().clamp(0, 255).to(torch.uint8)
 
 
+def gray(video: Tensor) -> Tensor:
+    """The luma of BT.601: uint8 (3,T,H,W) -> (1,T,H,W)."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=video.device)
+    return (video.float() * weights[:, None, None, None]).sum(0, keepdim=True).round().to(torch.uint8)
+
+
 def fit(frame: Tensor, height: int, width: int) -> Tensor:
     """The largest middle part of this shape, scaled with antialiasing: uint8 (H,W,C) -> (height,width,C)."""
     h, w = frame.shape[:2]

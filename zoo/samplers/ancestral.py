@@ -7,10 +7,10 @@ from torch import Tensor
 
 from vidiff.diffusion.estimate import EstimateFn
 from vidiff.diffusion.path import Path, expand
-from vidiff.diffusion.sampler import Sampler, Spacing, steps_of
+from vidiff.diffusion.sampler import Sampler, Spacing, refuse_ascending, steps_of
 from vidiff.random import Random
 from vidiff.registry import SAMPLERS
-from vidiff.types import Count, Fraction
+from vidiff.types import Count, Fraction, Positive
 
 
 @SAMPLERS.register("ancestral", tiny=dict(steps=3), parts={"spacing": "spacing", "path": "path"})
@@ -18,7 +18,11 @@ class Ancestral(Sampler):
     """x_s = alpha_s x0 + sqrt(sigma_s^2 - z^2) noise + z fresh, with z = eta times the deviation of p(x_s | x_t, x0).
 
     eta = 1 draws from the DDPM posterior (of any path, in continuous time), eta = 0 is `euler`.
+    `s_noise` scales the fresh noise (k-diffusion); other variances of the posterior: `ddpm`.
     """
+
+    framewise = True
+    reverses = False
 
     def __init__(
         self,
@@ -26,17 +30,19 @@ class Ancestral(Sampler):
         spacing: Spacing | str = "uniform",
         path: Path | str | None = None,
         eta: Fraction = 1.0,
+        s_noise: Positive = 1.0,
     ):
         super().__init__(steps, spacing, path)
-        self.eta = eta
+        self.eta, self.s_noise = eta, s_noise
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
+        refuse_ascending(times)
         for _, t, s in steps_of(times, x):
             x0, noise = estimate(x, t)
             z = self.eta * posterior_std(path, t, s)
             kept = torch.sqrt(path.sigma(s) ** 2 - z**2)
             fresh = random.normal(x.shape, x.dtype).to(x.device)
-            x = expand(path.alpha(s), x) * x0 + expand(kept, x) * noise + expand(z, x) * fresh
+            x = expand(path.alpha(s), x) * x0 + expand(kept, x) * noise + expand(self.s_noise * z, x) * fresh
         return x
 
 

@@ -21,6 +21,7 @@ class Euler(Sampler):
     single data point however long the step. Ascending times run it backwards (encoding).
     """
 
+    framewise = True
     asks = frozenset({"velocity", "end", "step"})
 
     def __init__(self, steps: Count = 50, spacing: Spacing | str = "uniform", path: Path | str | None = None):
