@@ -27,6 +27,7 @@ COMMANDS = {
     "profile_flops": "what networks cost: parameters, FLOPs by module and kind, sweeps, plots",
     "check": "the contract checks on a component of your own, in words",
     "convert": "read a published checkpoint into a run folder, or write one back",
+    "ablate": "run a grid of configurations and compare them",
     "report": "one page about a run: curves, samples, configuration",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Check everything, run what is not done, write the report."""
     _check_numbers(arguments)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise Refused("the report's plots need matplotlib, which is not installed: pip install -e '.[plots]'")
     grid = read_grid(arguments.grid)
     everything = cells_of(grid)
     cells = select(everything, arguments.only)

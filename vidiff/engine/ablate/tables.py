@@ -1,0 +1,111 @@
+"""The tables of a report: what to read, and every number unrounded as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from vidiff.engine.ablate.folders import Folder
+from vidiff.engine.ablate.grid import GridFile
+from vidiff.engine.ablate.paper import Table
+from vidiff.engine.ablate.results import DIFFERENCE, Result, Row
+from vidiff.engine.log import duration
+from vidiff.engine.profile import human
+
+
+def table(grid: GridFile, rows: Sequence[Row]) -> Table:
+    """The table to read: the metric, and paired differences to the baseline over seeds and over clips."""
+    costs = [row.cost for row in rows if row.cost]
+    with_cost = len({c.parameters for c in costs}) > 1 or len({c.training_flops for c in costs}) > 1
+    with_clips, with_draws = any(row.clip_differences for row in rows), any(row.evaluations for row in rows)
+    best = _best(grid, rows)
+    head = [*(axis.name for axis in grid.axes), "seeds", f"{grid.metric} ± sd", "difference ± sd", "in %"]
+    head += ["per clip ± se", "clips better"] if with_clips else []
+    head += ["parameters", "FLOPs/clip"] if with_cost else []
+    head += ["evaluations", "s/sample"] if with_draws else []
+    lines = []
+    for row in rows:
+        line = [*(p.label for p in row.arm.points), f"{len(row.values)}/{row.wanted}"]
+        shown = pm(row.mean, row.spread)
+        line.append(f"**{shown}**" if row is best else shown)
+        if row.is_baseline:
+            line += ["baseline", ""]
+        else:
+            line += [pm(row.difference, row.difference_spread, sign=True), _percent(row)]
+        if with_clips:
+            told = row.clip_differences and not row.is_baseline
+            line += [pm(row.difference, row.clip_error, sign=True) if told else ""]
+            line += [f"{row.clips_better(grid.better)}/{len(row.clip_differences)}" if told else ""]
+        if with_cost:
+            line += [f"{row.cost.parameters:,}", human(row.cost.training_flops)] if row.cost else ["", ""]
+        if with_draws:
+            line += [str(row.evaluations or ""), number(row.draw_seconds)]
+        lines.append(line)
+    return Table(head, lines)
+
+
+def table_csv(grid: GridFile, rows: Sequence[Row]) -> str:
+    """Every number of every arm, unrounded; a line per arm."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    seeds = [f"{grid.metric}[seed {s}]" for s in grid.seeds]
+    writer.writerow(
+        [*(axis.name for axis in grid.axes), "baseline", "seeds", "metric", "mean", "sd", "difference", "difference_sd",
+         "clips", "clip_se", "clips_better", "parameters", "training_flops_per_clip", "train_loss", "run_seconds",
+         "evaluations", "seconds_per_sample", *seeds]
+    )  # fmt: skip
+    for row in rows:
+        clips = len(row.clip_differences) if not row.is_baseline else 0
+        writer.writerow(
+            [*(p.label for p in row.arm.points), row.baseline.label, len(row.values), grid.metric, row.mean, row.spread,
+             row.difference, row.difference_spread, clips or None, row.clip_error,
+             row.clips_better(grid.better) if clips else None, row.cost and row.cost.parameters,
+             row.cost and row.cost.training_flops, row.train_loss, row.seconds, row.evaluations, row.draw_seconds,
+             *(row.values.get(s) for s in grid.seeds)]
+        )  # fmt: skip
+    return out.getvalue()
+
+
+def cell_table(folder: Folder, results: Sequence[Result]) -> Table:
+    """Where every cell is and how far."""
+    lines = [
+        [r.cell.label, r.state.name, f"{r.state.step}/{r.cell.config.train.steps}", number(r.value(folder.grid.metric)),
+         duration(r.seconds) if r.seconds else "", f"`{r.cell.run}`"]
+        for r in results
+    ]  # fmt: skip
+    return Table(["cell", "state", "step", folder.grid.metric, "time", "folder"], lines)
+
+
+def _best(grid: GridFile, rows: Sequence[Row]) -> Row | None:
+    known = [row for row in rows if row.mean is not None and len(rows) > 1]
+    sign = -1 if grid.better == "higher" else 1
+    return min(known, key=lambda row: sign * row.mean) if known and grid.metric != DIFFERENCE else None
+
+
+def _percent(row: Row) -> str:
+    base = None if row.mean is None or row.difference is None else row.mean - row.difference
+    return f"{100 * row.difference / base:+.1f}" if base and row.differences.keys() == row.values.keys() else ""
+
+
+def number(value: float | None) -> str:
+    """Four digits, or nothing."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def pm(value: float | None, spread: float | None, sign: bool = False) -> str:
+    """`0.1234 ± 0.0056`: the spread to two digits, the value to the same place."""
+    if value is None:
+        return ""
+    if not spread:
+        return f"{value:+.4g}" if sign else f"{value:.4g}"
+    places = max(0, 1 - _magnitude(spread))
+    return (
+        f"{value:{'+' if sign else ''}.{places}f} ± {spread:.{places}f}"
+        if places < 9
+        else f"{value:.3e} ± {spread:.1e}"
+    )
+
+
+def _magnitude(value: float) -> int:
+    return int(f"{abs(value):e}".partition("e")[2])
