@@ -1,4 +1,4 @@
-"""What a configuration builds: shapes, parameters, FLOPs, modules, and what its data look like."""
+"""What a configuration builds: shapes, parameters, FLOPs, modules; what its data and its loss look like."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vidiff.building import plan
+from vidiff.building import Plan, plan
 from vidiff.cli import execute, parser
 from vidiff.commands.train import summary
 from vidiff.config import load
+from vidiff.diffusion.objective import Objective
 from vidiff.engine.data import first_clips
 from vidiff.engine.parallel import World, pick_device
+from vidiff.engine.plots import draw_gains, draw_weighting
 from vidiff.engine.profile import cost, human
 from vidiff.errors import Refused
+from vidiff.registry import build
 from vidiff.video import write_png_strip
 
 
@@ -25,12 +28,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
         "show",
         __doc__,
-        ["projects/nano_sora.yaml --depth 2", "projects/nano_sora_cpu.yaml data.digits=1 --data clips.png"],
+        [
+            "projects/nano_sora_cpu.yaml data.digits=1 --data clips.png",
+            "projects/sit.yaml --plot plots --overlay objective.path=gvp --overlay projects/edm.yaml",
+        ],
     )
     made.add_argument("config", metavar="CONFIG", help="a YAML file")
     made.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
     made.add_argument("--depth", type=int, default=1, metavar="N", help="list modules down to this depth (1)")
     made.add_argument("--data", metavar="FILE.png", help="write a strip of four training clips")
+    made.add_argument(
+        "--plot",
+        metavar="DIR",
+        help="draw what each noise level counts in the loss, and what errors of the network become",
+    )
+    made.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="FILE|key=value",
+        help="draw this configuration beside it, or this change of it (repeat)",
+    )
     return execute(made, run, argv)
 
 
@@ -48,6 +66,37 @@ def run(arguments: argparse.Namespace) -> None:
         clips = [torch.as_tensor(clip["video"]) for clip in first_clips(made.dataset, 4)]
         write_png_strip(file, torch.stack(clips), scale=max(1, 64 // clips[0].shape[-1]))
         print(f"{len(clips)} clips: {file}")
+    if arguments.plot:
+        plot(Path(arguments.plot), arguments, made)
+    elif arguments.overlay:
+        raise Refused(f"--overlay {arguments.overlay[0]}: there is nothing to lay it over. Add --plot DIR.")
+
+
+def plot(folder: Path, arguments: argparse.Namespace, first: Plan) -> None:
+    """Draw the objective of a configuration, and those laid over it, into new files."""
+    plans = {first.config.name or Path(arguments.config).stem: first}
+    for text in arguments.overlay:
+        another = "=" not in text or Path(text).is_file()
+        config = load(text) if another else load(arguments.config, [*arguments.overrides, text])
+        plans[Path(text).stem if another else text] = plan(config)
+    objectives = {name: (weighed(made), made.grid) for name, made in plans.items()}
+    gains = {folder / f"gain_{i}.png": name for i, name in enumerate(objectives)}
+    for file in (folder / "weighting.png", *gains):
+        if file.exists():
+            raise Refused(f"--plot {folder}: {file} is there already. Name another folder.")
+    draw_weighting(folder / "weighting.png", objectives)
+    print(f"weighting and density of {', '.join(objectives)}: {folder / 'weighting.png'}")
+    for file, name in gains.items():
+        draw_gains(file, name, objectives[name][0])
+        print(f"errors of {name}: {file}")
+
+
+def weighed(made: Plan) -> Objective:
+    """The objective of a plan, its weighting with numbers, should it have parameters: plans are made without any."""
+    objective, node = made.diffuser.objective, made.config.components["objective"].get("weighting")
+    if node is not None:
+        objective.weighting = build("weighting", node)
+    return objective
 
 
 def modules(module: nn.Module, depth: int, prefix: str = "") -> list[str]:

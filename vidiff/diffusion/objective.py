@@ -33,6 +33,8 @@ class Objective(nn.Module):
     """A diffusion objective. The network's head gives `outputs` times the latent's channels."""
 
     outputs = 1
+    power = 2.0
+    """The loss is of |error|^power."""
 
     tells = frozenset({"velocity"})
     """What samplers may take its estimate for: "velocity", the belief at t, from which dx/dt follows; "end", where the

@@ -25,6 +25,8 @@ class L1(Objective):
     "mse" stays the mean square of the network's error.
     """
 
+    power = 1.0
+
     def __init__(
         self,
         path: Path | str = "ddpm_cosine",

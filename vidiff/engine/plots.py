@@ -1,0 +1,76 @@
+"""Pictures of objectives: what each noise level counts, and what a network's error becomes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidiff.diffusion.objective import Objective
+from vidiff.diffusion.spectrum import gain, spectrum
+from vidiff.errors import Refused
+from vidiff.registry import PREDICTIONS
+from vidiff.types import Grid
+
+SPACES = {"x0": "x0", "noise": "noise (eps)", "v": "v"}
+
+
+def draw_weighting(file: Path, objectives: Mapping[str, tuple[Objective, Grid]]) -> None:
+    """Weight times density per unit of log-SNR in three spaces, and the density: a curve for each objective.
+
+    Each curve is divided by its largest value within the density's bulk: a constant factor is a learning rate.
+    """
+    curves = {name: spectrum(objective, grid) for name, (objective, grid) in objectives.items()}
+    figure = _figure(13, 3.6)
+    panels = figure.subplots(1, 4, sharex=True)
+    for axes, (field, word) in zip(panels, [("density", "density of training"), *SPACES.items()], strict=True):
+        for name, curve in curves.items():
+            value = getattr(curve, field)
+            shown = value if field == "density" else value / value.max()
+            axes.plot(curve.logsnr, shown.where(curve.density > 0, torch.nan), label=name)
+        title = word if field == "density" else f"weight of an error of {word}, x density"
+        axes.set(title=title, xlabel="log-SNR (clean data on the right)")
+        axes.title.set_fontsize(10)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("per unit of log-SNR")
+    panels[1].set_ylabel("per unit of log-SNR, largest = 1")
+    panels[0].legend(fontsize=7)
+    _save(figure, file)
+
+
+def draw_gains(file: Path, name: str, objective: Objective) -> None:
+    """How large an error of x0, noise and velocity an error of 1 of the network is, for every registered prediction."""
+    logsnr = torch.linspace(-14, 14, 281, dtype=torch.float64)
+    own = type(objective.prediction)
+    figure = _figure(12, 3.8)
+    for axes, space in zip(figure.subplots(1, 3, sharex=True), ("x0", "noise", "velocity"), strict=True):
+        for component in PREDICTIONS:
+            chosen = component.target is own
+            prediction = objective.prediction if chosen else component.build(component.tiny)
+            label = f"{component.name} (this one)" if chosen else component.name
+            style: dict[str, Any] = dict(lw=2.8, zorder=3) if chosen else dict(lw=1.2, ls="--")
+            axes.semilogy(logsnr, gain(space, objective.path, prediction, logsnr), label=label, **style)
+        axes.set(title=f"error of {space} per error of the network", xlabel="log-SNR (clean data on the right)")
+        axes.title.set_fontsize(10)
+        axes.set_ylim(1e-4, 1e4)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.suptitle(name, fontsize=10)
+    _save(figure, file)
+
+
+def _figure(width: float, height: float) -> Any:
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise Refused('--plot needs matplotlib, which is not installed. pip install -e ".[plots]"') from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120)
