@@ -5,6 +5,8 @@ Ho & Salimans 2022 (2207.12598), sec. 3.2; the embedding as in DiT (2212.09748).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -16,28 +18,35 @@ from vidiff.types import Batch, Cond, CondSpec, Fraction
 class Label(nn.Module):
     """An embedding of num_classes + 1 rows; the last one is the null condition.
 
-    `drop` is the probability that a training sample loses its label; who draws is the caller.
+    `route`: a vector that steers with the time, or a token that backbones read as they read a text (in context or
+    by cross-attention; DiT, sec. 3.2). `drop` is the probability that a training sample loses its label; who draws is the caller.
     """
 
     reads = frozenset({"label"})
 
-    def __init__(self, drop: Fraction = 0.1, *, width: int, num_classes: int):
+    def __init__(
+        self, drop: Fraction = 0.1, route: Literal["vector", "token"] = "vector", *, width: int, num_classes: int
+    ):
         """Raises ValueError for a data set without labels."""
         super().__init__()
         if num_classes == 0:
             raise ValueError(
                 "conditioner=label needs a data set with labels (this one has none). Use conditioner=none."
             )
-        self.drop, self.num_classes, self.spec = drop, num_classes, CondSpec(vector=width)
+        self.drop, self.num_classes, self.route = drop, num_classes, route
+        self.spec = CondSpec(vector=width) if route == "vector" else CondSpec(tokens=width, length=1)
         self.embedding = nn.Embedding(num_classes + 1, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
     def forward(self, batch: Batch, drop: Tensor) -> Cond:
-        """batch["label"] (B,) in [0,num_classes), drop (B,) bool -> vector (B,width).
+        """batch["label"] (B,) in [0,num_classes), drop (B,) bool -> vector (B,width), or tokens (B,1,width).
 
         Raises ValueError when the batch has no labels.
         """
         if "label" not in batch:
             raise ValueError("conditioner=label: the batch has no labels. Give one label per sample.")
         label = torch.where(drop, self.num_classes, batch["label"].to(drop.device))
-        return Cond(vector=self.embedding(label))
+        vector = self.embedding(label)
+        if self.route == "vector":
+            return Cond(vector=vector)
+        return Cond(tokens=vector[:, None], mask=torch.ones_like(label, dtype=torch.bool)[:, None])

@@ -54,8 +54,48 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
 
+class SharedModulation(nn.Module):
+    """c -> num vectors for all blocks, once per call: half of adaLN-single. Zero at the start."""
+
+    def __init__(self, dim: int, num: int):
+        super().__init__()
+        self.linear = nn.Linear(dim, num * dim)
+        self.reset_to_zero()
+
+    def forward(self, c: Tensor) -> Tensor:
+        """c (B,T or 1,1,D) -> (B,T or 1,1,num*D)."""
+        return self.linear(F.silu(c))
+
+    def reset_to_zero(self) -> None:
+        """What is shared becomes zero whatever the condition."""
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+
+class Table(nn.Module):
+    """What all blocks share plus vectors of this block's own: adaLN-single, Chen et al. 2023, PixArt-alpha
+    (2310.00426), sec. 2.3. Zero at the start, where PixArt's is random."""
+
+    def __init__(self, dim: int, num: int):
+        super().__init__()
+        self.num, self.table = num, nn.Parameter(torch.zeros(num * dim))
+
+    def forward(self, shared: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """shared (B,T or 1,1,num*D) -> num tensors (B,T or 1,1,D) in `dtype`."""
+        return (shared + self.table).to(dtype).chunk(self.num, dim=-1)
+
+
+Steering = Literal["zero", "single"]
+"""adaLN-Zero, a Linear in every block, or adaLN-single, one Linear for all and a table in each."""
+
+MODULATIONS: dict[Steering, Callable[[int, int], nn.Module]] = {"zero": Modulation, "single": Table}
+
+
 class AdaLNBlock(nn.Module):
     """Attention over one layout of the tokens, then an MLP, each modulated and gated."""
+
+    vectors = 6
+    """A shift, a scale and a gate for each of the two."""
 
     def __init__(
         self,
@@ -68,10 +108,11 @@ class AdaLNBlock(nn.Module):
         activation: Activation = "gelu",
         dropout: float = 0.0,
         norm: Norm = "layer",
+        modulation: Steering = "zero",
     ):
         super().__init__()
         self.over, self.norm = over, NORMS[norm]
-        self.adaln = Modulation(dim, 6)
+        self.adaln = MODULATIONS[modulation](dim, self.vectors)
         self.attn = SelfAttention(dim, num_heads, attention, qk_norm, dropout)
         self.mlp = MLP(dim, round(dim * mlp_ratio), activation, dropout)
 

@@ -27,7 +27,7 @@ def test_a_dropped_label_learns_nothing():
 
 def test_drop_is_a_setting():
     assert label().drop == 0.1 and label(drop=0.3).drop == 0.3
-    assert list(CONDITIONERS["label"].settings) == ["drop"]
+    assert list(CONDITIONERS["label"].settings) == ["drop", "route"]
 
 
 def test_data_without_labels_are_refused_in_one_line():
@@ -39,3 +39,15 @@ def test_data_without_labels_are_refused_in_one_line():
 def test_a_batch_without_labels_is_refused():
     with pytest.raises(ValueError, match="the batch has no labels"):
         label()({"video": None}, torch.tensor([False]))
+
+
+def test_the_route_moves_the_same_embedding():
+    torch.manual_seed(0)
+    vector = build("conditioner", "label", width=6, num_classes=4)
+    torch.manual_seed(0)
+    token = build("conditioner", {"name": "label", "route": "token"}, width=6, num_classes=4)
+    batch, drop = {"label": torch.tensor([3, 1, 0])}, torch.tensor([False, True, False])
+    cond = token(batch, drop)
+    assert token.spec.provides == {"tokens"} and token.spec.tokens == 6 and token.spec.length == 1
+    assert torch.equal(cond.tokens, vector(batch, drop).vector[:, None]) and cond.vector is None
+    assert cond.mask.shape == (3, 1) and cond.mask.all()
