@@ -2,7 +2,7 @@
 
 import pytest
 
-from vidiff.config.merging import merge, read_layers
+from vidiff.config.merging import Change, merge, read_layers
 from vidiff.errors import Refused
 
 
@@ -25,6 +25,20 @@ def test_merge(old, new, merged):
     before = repr(old), repr(new)
     assert merge(old, new) == merged
     assert (repr(old), repr(new)) == before
+
+
+def test_another_name_of_the_run_is_no_other_component(tmp_path):
+    """At the top `name` names the run: a base's settings stay, in a file as in an override."""
+    write(tmp_path, one="name: one\ntrain: {steps: 1}\n", two="base: one.yaml\nname: two\nseed: 3\n")
+    assert read_layers(tmp_path / "two.yaml").tree == {"name": "two", "train": {"steps": 1}, "seed": 3}
+    assert read_layers(tmp_path / "one.yaml", ["name=x"]).tree == {"name": "x", "train": {"steps": 1}}
+
+
+def test_a_change_from_another_file_keeps_its_place(tmp_path):
+    write(tmp_path, one="train: {steps: 1}\n")
+    layers = read_layers(tmp_path / "one.yaml", [Change("train.clip", 2.0, "grid.yaml:7"), "train.steps=5"])
+    assert layers.tree == {"train": {"steps": 5, "clip": 2.0}}
+    assert layers.where("train.clip") == "grid.yaml:7" and layers.where("train.steps") == "'train.steps=5'"
 
 
 def write(folder, **files):

@@ -87,7 +87,8 @@ def _add_override(layers: Layers, argument: str | Change) -> None:
 
 
 def _add(layers: Layers, tree: dict[str, Any], origin: dict[str, str]) -> None:
-    layers.tree = merge(layers.tree, tree)
+    old = layers.tree  # merged key by key: at the top, `name` is the run's and names no component
+    layers.tree = {**old, **{k: merge(old[k], v) if k in old else v for k, v in tree.items()}}
     layers.origin |= origin
     layers.origin = {key: where for key, where in layers.origin.items() if _has(layers.tree, key)}
 
