@@ -21,8 +21,8 @@ from vidiff.diffusion.path import Path
 from vidiff.diffusion.weighting import Space, error_ratio
 from vidiff.types import Grid
 
-DRAWS = 400_000
-"""Equally likely times that a density is counted with."""
+FINE = 20_001
+"""How many quantiles a density is read from, equally spaced in logit(u): tails are as fine as the middle."""
 
 
 class Spectrum(NamedTuple):
@@ -36,34 +36,34 @@ class Spectrum(NamedTuple):
 
 
 @torch.no_grad()
-def spectrum(objective: Objective, grid: Grid, low: float = -15.0, high: float = 15.0, bins: int = 120) -> Spectrum:
+def spectrum(objective: Objective, grid: Grid, low: float = -15.0, high: float = 15.0, bins: int = 240) -> Spectrum:
     """The effective weighting of an objective for latents of this grid; levels beyond [low, high] are left out.
 
-    v is that of unit data and noise (SNR + 1 times the error of x0, on every path). Of an `objective.power` other
-    than 2 the weights are those of |error|^power.
+    v is that of unit data and noise (the error of x0 weighs SNR + 1 times that of v, on every path). Of an
+    `objective.power` other than 2 the weights are those of |error|^power. NaN where training never goes.
     """
-    u = (torch.arange(DRAWS, dtype=torch.float64) + 0.5) / DRAWS
     path, prediction, half = objective.path, objective.prediction, objective.power / 2
-    t = objective.times.on(grid).quantile(u, path, objective.interval)
-    logsnr = path.logsnr(t)
-    inside = (logsnr > low) & (logsnr < high)
-    t, logsnr = t[inside], logsnr[inside]
-    own = objective.weighting(path, prediction, t) * error_ratio(objective.weighting.space, path, prediction, t) ** (
-        half - 1
-    )
-    of_x0 = own / error_ratio("x0", path, prediction, t) ** half
-    width = (high - low) / bins
-    place = ((logsnr - low) / width).long().clamp(0, bins - 1)
-    per_unit = [
-        torch.zeros(bins, dtype=torch.float64).index_add_(0, place, each.double()) / (DRAWS * width)
-        for each in (
-            torch.ones_like(logsnr),
-            of_x0,
-            of_x0 * (-half * logsnr).exp(),
-            of_x0 * torch.sigmoid(-logsnr) ** half,
-        )
-    ]
-    return Spectrum(low + width * (torch.arange(bins, dtype=torch.float64) + 0.5), *per_unit)
+    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
+    density = mass_between(edges, objective, grid) / edges.diff()
+    logsnr = (edges[1:] + edges[:-1]) / 2
+    t = path.time(logsnr).clamp(*objective.interval)
+    ratios = [error_ratio(space, path, prediction, t) for space in (objective.weighting.space, "x0")]
+    of_x0 = objective.weighting(path, prediction, t) * ratios[0] ** (half - 1) / ratios[1] ** half * density
+    of_x0 = torch.where(density > 0, of_x0, torch.nan)
+    return Spectrum(logsnr, density, of_x0, of_x0 * (-half * logsnr).exp(), of_x0 * torch.sigmoid(-logsnr) ** half)
+
+
+def mass_between(edges: Tensor, objective: Objective, grid: Grid) -> Tensor:
+    """The share (K,) of training whose log-SNR lies between neighbouring edges (K+1,), ascending."""
+    z = torch.linspace(20, -20, FINE, dtype=torch.float64)  # u = sigmoid(z) falls, log-SNR rises
+    t = objective.times.on(grid).quantile(torch.sigmoid(z), objective.path, objective.interval)
+    logsnr = objective.path.logsnr(t)
+    i = torch.searchsorted(logsnr, edges).clamp(1, FINE - 1)
+    part = ((edges - logsnr[i - 1]) / (logsnr[i] - logsnr[i - 1])).nan_to_num(0.0).clamp(0, 1)
+    at = z[i - 1] + part * (z[i] - z[i - 1])
+    fall = at[:-1] - at[1:]
+    # sigmoid(a) - sigmoid(b), without losing the digits of the tails
+    return torch.sinh(fall / 2) / (2 * torch.cosh(at[:-1] / 2) * torch.cosh(at[1:] / 2))
 
 
 def gain(space: Space, path: Path, prediction: Prediction, logsnr: Tensor) -> Tensor:

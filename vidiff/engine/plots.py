@@ -15,29 +15,34 @@ from vidiff.errors import Refused
 from vidiff.registry import PREDICTIONS
 from vidiff.types import Grid
 
-SPACES = {"x0": "x0", "noise": "noise (eps)", "v": "v"}
+WORDS = {
+    "density": "density of training",
+    "v": "density x weight of an error of v",
+    "x0": "density x weight of an error of x0",
+    "noise": "density x weight of an error of eps",
+}
 
 
 def draw_weighting(file: Path, objectives: Mapping[str, tuple[Objective, Grid]]) -> None:
     """Weight times density per unit of log-SNR in three spaces, and the density: a curve for each objective.
 
-    Each curve is divided by its largest value within the density's bulk: a constant factor is a learning rate.
+    A constant factor is a learning rate: every objective is scaled to an integral of 1 in the space of v.
     """
     curves = {name: spectrum(objective, grid) for name, (objective, grid) in objectives.items()}
-    figure = _figure(13, 3.6)
+    figure = _figure(14, 3.8)
     panels = figure.subplots(1, 4, sharex=True)
-    for axes, (field, word) in zip(panels, [("density", "density of training"), *SPACES.items()], strict=True):
+    for axes, (field, word) in zip(panels, WORDS.items(), strict=True):
         for name, curve in curves.items():
-            value = getattr(curve, field)
-            shown = value if field == "density" else value / value.max()
-            axes.plot(curve.logsnr, shown.where(curve.density > 0, torch.nan), label=name)
-        title = word if field == "density" else f"weight of an error of {word}, x density"
-        axes.set(title=title, xlabel="log-SNR (clean data on the right)")
+            step = (curve.logsnr[1] - curve.logsnr[0]).item()
+            scale = 1.0 if field == "density" else curve.v.nansum().item() * step
+            axes.plot(curve.logsnr, getattr(curve, field) / scale, label=name)
+        axes.set(title=word, xlabel="log-SNR (clean data on the right)")
         axes.title.set_fontsize(10)
         axes.grid(alpha=0.3)
+        if field in ("x0", "noise"):
+            axes.set(yscale="log", ylim=(1e-4, 1e4))
     panels[0].set_ylabel("per unit of log-SNR")
-    panels[1].set_ylabel("per unit of log-SNR, largest = 1")
-    panels[0].legend(fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(curves), 5))
     _save(figure, file)
 
 
