@@ -126,6 +126,12 @@ def join(conds: Sequence[Cond]) -> Cond:
     return Cond(**{name: torch.cat(parts) if parts[0] is not None else None for name, parts in columns.items()})
 
 
+def rows_of(cond: Cond, rows: Tensor) -> Cond:
+    """The condition of these rows (k,) of a batch alone."""
+    columns = {f.name: getattr(cond, f.name) for f in fields(Cond) if f.name != "origin"}
+    return Cond(**{name: None if part is None else part[rows] for name, part in columns.items()})
+
+
 @dataclass(frozen=True)
 class Description:
     """What a published checkpoint is: nodes of a YAML file, the latent's grid, the width of the network's answer."""

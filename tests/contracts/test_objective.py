@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import zoo.objectives  # noqa: F401
+from tests.teacher import built
 from vidiff.random import Random
 from vidiff.registry import OBJECTIVES
 from vidiff.types import Cond
@@ -28,7 +29,7 @@ class Net(nn.Module):
 
 @pytest.fixture(params=OBJECTIVES.names())
 def objective(request):
-    return OBJECTIVES[request.param].build(OBJECTIVES[request.param].tiny)
+    return built(OBJECTIVES[request.param], OBJECTIVES[request.param].tiny)
 
 
 def data(num=B, dtype=torch.float32):

@@ -5,6 +5,7 @@ import torch
 
 import zoo.objectives  # noqa: F401
 from tests.oracle import gaussian, three
+from tests.teacher import built
 from vidiff.diffusion.objective import Objective, full_precision
 from vidiff.random import generator
 from vidiff.registry import OBJECTIVES, PATHS, PREDICTIONS, WEIGHTINGS, build
@@ -227,7 +228,7 @@ def test_the_network_gets_the_scaled_input_the_label_and_full_precision_comes_ou
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
 def test_estimate_of_a_perfect_network_is_the_exact_belief(name):
-    o, mixture = OBJECTIVES[name].build(), three(3)
+    o, mixture = built(OBJECTIVES[name]), three(3)
     x0, noise = draws(4, mixture)
     t = torch.tensor([0.02, 0.3, 0.6, 0.95], dtype=F64)
     x_t = o.path.point(x0, noise, t)

@@ -1,17 +1,23 @@
 """Objectives: presets of path + prediction + weighting + times + noise, and those parts."""
 
 from zoo.objectives import (  # noqa: F401
+    consistency,
+    consistency_distillation,
     diffusion_forcing,
     edm,
     epsilon,
     iddpm,
     l1,
     masked_video,
+    meanflow,
     noises,
     paths,
     predictions,
+    progressive_distillation,
     rectified_flow,
+    reflow,
     score_matching,
+    shortcut,
     times,
     v_prediction,
     vlb,

@@ -1,3 +1,3 @@
 """Samplers: from noise to data."""
 
-from zoo.samplers import ancestral, euler, heun, spacings  # noqa: F401
+from zoo.samplers import ancestral, euler, heun, jump, spacings  # noqa: F401

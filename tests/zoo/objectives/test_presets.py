@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import zoo.objectives  # noqa: F401
+from tests.teacher import built
 from vidiff.registry import OBJECTIVES
 
 
@@ -41,7 +42,7 @@ def test_every_part_is_a_setting_by_name_or_with_settings_of_its_own():
 def test_a_preset_can_be_built_where_a_plan_is_made():
     for component in OBJECTIVES:
         with torch.device("meta"):
-            planned = component.build()
+            planned = built(component)
         assert planned.path.sigma(torch.tensor(0.5)).device.type == "cpu"
     with (
         torch.device("meta"),
