@@ -13,15 +13,16 @@ from vidiff.building import Plan, plan
 from vidiff.config import Config, ConfigError, load
 from vidiff.config.checking import plain
 from vidiff.config.merging import Change
+from vidiff.config.schema import SLOTS
 from vidiff.engine.ablate.grid import MEASURE, Arm, GridFile, lookup, tree_of
 from vidiff.engine.parallel import World
 from vidiff.engine.preflight import preflight
 from vidiff.engine.profile import Cost, cost
-from vidiff.engine.run import within
+from vidiff.engine.run import FREE, within
 from vidiff.errors import Refused
 from vidiff.registry import did_you_mean, nearest
 
-SAMPLING = ("sampler", "guidance")
+SAMPLING = tuple(key for key in SLOTS if key in FREE and key != "attention")
 """Keys that do not move the weights at all: cells that differ in nothing else are one training, sampled many times."""
 
 OBSERVERS = ("name", "description", "log", "checkpoint", "callbacks")
@@ -67,7 +68,8 @@ def check(grid: GridFile, cells: Sequence[Cell], world: World) -> tuple[dict[Arm
     """Plan every arm and count what it costs. Raises ConfigError with the problems of all cells together."""
     faults = Faults(grid)
     plans: dict[Arm, Plan] = {}
-    for cell in {c.arm: c for c in reversed(cells)}.values():
+    for arm in dict.fromkeys(c.arm for c in cells):
+        cell = next(c for c in cells if c.arm == arm)
         with faults.of(cell.arm):
             made = plan(cell.config, world.device.type)
             preflight(made, world)
@@ -95,8 +97,15 @@ class Faults:
         if not isinstance(error, Refused):
             return False
         for line in str(error).splitlines():
-            self.found.setdefault(line, {})[self._arm.label] = None
+            self.found.setdefault(self._placed(line), {})[self._arm.label] = None
         return True
+
+    def _placed(self, line: str) -> str:
+        """A problem with the line of the grid that changes the component it is about, where there is one."""
+        place, text = re.match(r"((?:\S+\.ya?ml:\d+: )?)(.*)", line, re.DOTALL).groups()
+        changes = [*(c for p in self._arm.points for c in p.changes), *self.grid.set]
+        mine = [c.place for c in changes if text.startswith((f"{c.key.partition('.')[0]} ", f"{c.key} "))]
+        return f"{mine[0]}: {text}" if mine else f"{place or f'{self.grid.path}: '}{text}"
 
     def raise_all(self) -> None:
         """Raises ConfigError when there was any."""
@@ -104,8 +113,7 @@ class Faults:
         lines = []
         for line, labels in self.found.items():
             which = "all cells" if len(labels) == total > 1 else "; ".join(labels)
-            placed = re.match(r"\S+\.ya?ml:\d+: ", line)
-            lines.append(f"{line} [{which}]" if placed else f"{self.grid.path}: {line} [{which}]")
+            lines.append(f"{line} [{which}]")
         if lines:
             raise ConfigError(lines)
 

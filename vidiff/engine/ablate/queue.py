@@ -90,6 +90,8 @@ class _Running:
     commands: list[Sequence[str]]
     began: float = field(default_factory=time.perf_counter)
     process: subprocess.Popen | None = None
+    told: int = 0
+    """How often it was asked to stop."""
 
     def start_next(self) -> None:
         """Start the next command, its output appended to the job's log."""
@@ -124,14 +126,16 @@ class Queue:
         try:
             while self.running or (self.waiting and not self.asked):
                 self._start()
+                self._pass_on()
                 self._poll(ended)
                 self.progress.tell()
                 time.sleep(POLL_S)
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-            self._signal(signal.SIGTERM)  # only after an error of our own is anything left
             self.progress.close()
+            self.asked += 1  # nothing is left to ask, but after an error of our own
+            self._pass_on()
         return self.ended_jobs
 
     @property
@@ -190,12 +194,13 @@ class Queue:
         self.asked += 1
         what = "they save and stop (once more to stop at once)" if self.asked == 1 else "they stop at once"
         self.progress.say(f"{signal.Signals(number).name}: {len(self.running)} running, {what}")
-        self._signal(signal.SIGTERM)
 
-    def _signal(self, number: int) -> None:
+    def _pass_on(self) -> None:
+        """Ask the children to stop as often as we were asked. Not in the handler: it may meet one half started."""
         for running in self.running:
-            if running.process and running.process.poll() is None:
-                running.process.send_signal(number)
+            while running.process and running.told < self.asked:
+                running.told += 1
+                running.process.send_signal(signal.SIGTERM)
 
 
 class _Progress:
