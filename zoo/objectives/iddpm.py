@@ -58,7 +58,7 @@ class Iddpm(Objective):
             return answers[-1]
 
         losses = super().loss_at(remembering, x0, noise, t, cond)
-        x0 = x0.to(full_precision(x0.dtype))
+        x0 = x0.detach().to(full_precision(x0.dtype))
         mean, v = answers[0].to(x0.dtype).chunk(2, dim=1)
         believed = self.prediction.solve(self.path, self.path.point(x0, noise, t), mean.detach(), t).x0
         bits = per_time(self.chain.bits(x0, believed, self.chain.learned(self.variance, v, t), t), t)

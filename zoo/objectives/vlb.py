@@ -76,7 +76,7 @@ class Vlb(Objective):
         log_variance = (
             self.chain.learned(self.variance, v[0], t) if v else expand(self.chain.fixed(self.variance, t), x0)
         )
-        believed = self.prediction.solve(self.path, x_t, mean, t).x0
+        believed = self.prediction.solve(self.path, x_t.detach(), mean, t).x0
         bits = per_time(self.chain.bits(x0.detach(), believed, log_variance, t), t)
         return {
             "loss": self.scale * bits.mean(),
