@@ -97,7 +97,7 @@ def pm(value: float | None, spread: float | None, sign: bool = False) -> str:
     """`0.1234 ± 0.0056`: the spread to two digits, the value to the same place."""
     if value is None:
         return ""
-    if not spread:
+    if not spread or spread < 1e-9 * abs(value):
         return f"{value:+.4g}" if sign else f"{value:.4g}"
     places = max(0, 1 - _magnitude(spread))
     return (
