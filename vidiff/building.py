@@ -180,6 +180,8 @@ def rehearse(diffuser: Diffuser, grid: Grid) -> None:
             tokens=torch.empty(1, length, spec.tokens) if spec.tokens else None,
             mask=torch.empty(1, length, dtype=torch.bool) if spec.tokens else None,
             channels=torch.empty(1, spec.channels, *grid[1:]) if spec.channels else None,
+            image=torch.empty(1, 1, spec.image) if spec.image else None,
+            coords=torch.empty(1, math.prod(grid[1:]), 3) if diffuser.base_fps else None,
         )
         times = torch.empty(1, grid.t) if diffuser.objective.framewise else torch.empty(1)
         diffuser.backbone(torch.empty(1, *grid), times, diffuser.objective.complete(cond, times))
@@ -228,6 +230,9 @@ def check_reads(config: Config, diffuser: Diffuser, dataset: Dataset) -> None:
     A clip is looked at only when there is a reason to; labels are checked by `num_classes`.
     """
     needs = diffuser.reads - {"latent", "video", "label"}
+    if config.components["positions"].get("base_fps") and not diffuser.base_fps:
+        raise ValueError(f"backbone {config.components['backbone']['name']} has no place for positions.base_fps. "
+                         "Use another backbone, or leave it away.")  # fmt: skip
     if not needs:
         return
     try:

@@ -32,6 +32,8 @@ class Diffuser(nn.Module):
         super().__init__()
         self.tokenizer, self.conditioner = tokenizer, conditioner
         self.backbone, self.objective = backbone, objective
+        clocks = (getattr(module, "base_fps", None) for module in backbone.modules())
+        self.base_fps: float | None = next((fps for fps in clocks if fps), None)
 
     def forward(self, batch: Batch, random: Random) -> dict[str, Tensor]:
         """batch["video"] uint8 (B,C,T,H,W) -> {"loss": (), "mse": (B,), "time": (B,)}.
@@ -49,13 +51,32 @@ class Diffuser(nn.Module):
         return random.uniform((num, *probability.shape)) < probability
 
     def condition(self, batch: Batch, drop: Tensor) -> Cond:
-        """What the conditioner makes of a batch, with a note of what it was made from."""
-        return replace(self.conditioner(batch, drop), origin=Origin(batch, drop))
+        """What the conditioner makes of a batch, with a note of what it was made from.
+
+        Where positions go by the clock, also where each clip's tokens are: no condition, so it is never dropped.
+        """
+        places = {} if self.base_fps is None else {"coords": self.places(batch, drop.device)}
+        return replace(self.conditioner(batch, drop), origin=Origin(batch, drop), **places)
+
+    def places(self, batch: Batch, device: torch.device) -> Tensor:
+        """batch["fps"] (B,) -> (B,N,3) t, h, w of every token; t in latent frames at `base_fps`.
+
+        The grid is that of batch["latent"], or batch["grid"] where there is no clip yet.
+        """
+        grid = batch["grid"] if "grid" in batch else Grid(*batch["latent"].shape[1:])
+        index = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float32, device=device) for n in grid[1:]))
+        spacing = self.base_fps / batch["fps"].to(device, torch.float32)
+        return torch.stack([torch.stack([spacing, *torch.ones(2, len(spacing), device=device)], dim=-1)], dim=1) * index
 
     @property
     def reads(self) -> frozenset[str]:
-        """The batch entries that the conditioner needs."""
-        return getattr(self.conditioner, "reads", frozenset())
+        """The batch entries that the conditioner needs, and positions that go by the clock."""
+        return getattr(self.conditioner, "reads", frozenset()) | ({"fps"} if self.base_fps else frozenset())
+
+    @property
+    def also(self) -> frozenset[str]:
+        """The batch entries that the conditioner takes where there are any."""
+        return getattr(self.conditioner, "also", frozenset())
 
     def encode(self, video: Tensor) -> Tensor:
         """uint8 or [-1,1] video (B,C,T,H,W) -> z (B,c,t,h,w); without gradient when the tokenizer is frozen."""
@@ -67,7 +88,7 @@ class Diffuser(nn.Module):
         """The condition of a batch of `num`, and beside it the null condition, in which everything is dropped."""
         device = next(self.parameters()).device
         keep = torch.zeros(num, dtype=torch.bool, device=device)
-        if "latent" in self.reads and "latent" not in batch and "video" in batch:
+        if ("latent" in self.reads or self.base_fps) and "latent" not in batch and "video" in batch:
             batch = {**batch, "latent": self.encode(batch["video"])}
         return self.condition(batch, keep if drop is None else drop), self.condition(batch, ~keep)
 
@@ -153,6 +174,7 @@ class Diffuser(nn.Module):
         def believe(known: Known | None) -> EstimateFn:
             shown = known is not None and "latent" in self.reads
             told = {**batch, "latent": known.shown, "known": known.frames} if shown else batch
+            told = {**told, "grid": Grid(*grid)} if self.base_fps else told
             estimate = self.estimator(guidance, told, len(random.rows), watch)
             return estimate if sampler.path is None else transfer(estimate, objective.path, path, objective.interval)
 

@@ -106,6 +106,8 @@ class Cond:
     channels: Tensor | None = None
     coords: Tensor | None = None
     image: Tensor | None = None
+    prepared: tuple[Tensor, ...] | None = None
+    """What one network made of tokens and image once for all x_t and times (its `prepare`), batch first."""
     origin: Origin | None = None
     """What it was made from, for a second model that has to make a condition of its own; put there by the Diffuser."""
 
@@ -122,14 +124,19 @@ def join(conds: Sequence[Cond]) -> Cond:
     """Several conditions as one batch, in order: one call of the network for all of them."""
     import torch
 
-    columns = {f.name: [getattr(c, f.name) for c in conds] for f in fields(Cond) if f.name != "origin"}
-    return Cond(**{name: torch.cat(parts) if parts[0] is not None else None for name, parts in columns.items()})
+    names = [f.name for f in fields(Cond) if f.name not in ("prepared", "origin")]
+    columns = {name: [getattr(c, name) for c in conds] for name in names}
+    joined = {name: torch.cat(parts) if parts[0] is not None else None for name, parts in columns.items()}
+    ready = [c.prepared for c in conds]
+    together = None if None in ready else tuple(torch.cat(parts) for parts in zip(*ready, strict=True))
+    return Cond(**joined, prepared=together)
 
 
 def rows_of(cond: Cond, rows: Tensor) -> Cond:
     """The condition of these rows (k,) of a batch alone."""
-    columns = {f.name: getattr(cond, f.name) for f in fields(Cond) if f.name != "origin"}
-    return Cond(**{name: None if part is None else part[rows] for name, part in columns.items()})
+    columns = {f.name: getattr(cond, f.name) for f in fields(Cond) if f.name not in ("prepared", "origin")}
+    ready = None if cond.prepared is None else tuple(part[rows] for part in cond.prepared)
+    return Cond(**{name: None if part is None else part[rows] for name, part in columns.items()}, prepared=ready)
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,11 @@ class Conditioner(Protocol):
 
 
 class Backbone(Protocol):
-    """The network. `uses` names the routes of a condition it takes in, `needs` (may be absent) those it must have."""
+    """The network. `uses` names the routes of a condition it takes in, `needs` (may be absent) those it must have.
+
+    `prepare(cond) -> cond` (may be absent) puts into `cond.prepared` what no x_t and no time changes, such as a text's
+    keys and values: asked once per sampling run. With it or without, the answers have the same bits.
+    """
 
     uses: frozenset[str]
     zero_init: bool
@@ -230,6 +241,9 @@ class Positions(Protocol):
 
     coords (*sizes,axes) are the indices of a grid's cells along the axes asked for ("thw", "hw" or "t");
     their shape tells the grid, on every device and without looking at numbers.
+
+    With `base_fps` (may be absent, or None) frames are placed by the clock: a frame later is base_fps / fps along t,
+    each clip with its own rate, and coords are (B,*sizes,axes), answers likewise.
     """
 
     def added(self, coords: Tensor) -> Tensor | None:

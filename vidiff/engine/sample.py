@@ -123,13 +123,10 @@ def held_out_clips(plan: Plan, rows: Sequence[int], wanted: frozenset[str]) -> l
     dataset = build_dataset(plan.config, "val")
     shapes, name = shapes_of(dataset), "x".join(map(str, plan.shape[1:]))
     foreign = plan.shape not in shapes
-    if foreign and wanted & WITH_A_SHAPE:
-        raise Refused(
-            f"no clip of the data is {name}, and conditioner {plan.config.components['conditioner']['name']} reads "
-            f"{', '.join(sorted(wanted & WITH_A_SHAPE))} from one. Draw "
-            + ", ".join("x".join(map(str, shape[1:])) for shape in shapes)
-            + "."
-        )
+    shaped = wanted & (WITH_A_SHAPE if plan.task.pixels is None else WITH_A_SHAPE | {"video"})
+    if foreign and shaped:
+        others = ", ".join("x".join(map(str, shape[1:])) for shape in shapes)
+        raise Refused(f"no clip of the data is {name}, and {', '.join(sorted(shaped))} of one is read. Draw {others}.")
     buckets = sort_clips(plan, dataset)
     tolerant, number = buckets.tolerant(dataset), None if foreign else shapes.index(plan.shape)
     clips = [tolerant[buckets.clip(row, number)] for row in rows]

@@ -9,6 +9,8 @@ Blocks are x + gate attn, x + cross(x, text), x + gate mlp. Without text they ar
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -28,6 +30,9 @@ Layout = Literal["joint", "factorized", "space"]
 
 PLANS: dict[Layout, tuple[Over, ...]] = {"joint": ("joint",), "factorized": ("space", "time"), "space": ("space",)}
 """What the blocks attend over, in turn."""
+
+Seen = Tensor | tuple[Tensor, ...] | None
+"""What blocks look at: tokens (B,L,D) for all of them, or prepared keys and values (B,L,2D) for each that looks."""
 
 AXES: dict[Over, str] = {"joint": "thw", "space": "hw", "time": "t"}
 
@@ -115,17 +120,31 @@ class DiTCross(TextTransformer):
         given = 0 if cond.image is None else cond.image.shape[-1]
         if given != self.sees:
             raise ValueError(f"the network was built for picture tokens {self.sees} wide, and these are {given} wide.")
+        if cond.prepared:
+            self.read(cond)  # refuses what does not fit
+            half = len(cond.prepared) // (2 if given else 1)
+            return {"text": cond.prepared[:half], "mask": cond.mask, "image": cond.prepared[half:]}
         image = None if cond.image is None else self.image(cond.image).to(self.embed.weight.dtype)
         return {**super().beside(cond), "image": image}
 
+    def prepare(self, cond: Cond) -> Cond:
+        """Keys and values to look at: of the text (B,L,2D) block by block, then of the picture (B,M,2D)."""
+        told = self.beside(replace(cond, prepared=None))
+        looks = [block.cross for block in self.blocks if block.cross is not None]
+        text = [look.kv(told["text"]) for look in looks]
+        image = [look.kv_image(told["image"]) for look in looks if told["image"] is not None]
+        return replace(cond, prepared=(*text, *image)) if looks else cond
+
     def walk(
-        self, tokens: Tensor, c: Tensor, grid: Grid, text: Tensor | None, mask: Tensor | None, image: Tensor | None
+        self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None, text: Seen, mask: Tensor | None, image: Seen
     ) -> Tensor:
         """tokens (B,t,S,D) -> (B,t,S,D): the plan, block by block."""
-        places = {o: Placing(self.positions[o], axes, grid, tokens.device) for o, axes in self.axes.items()}
-        shared = self.adaln(c)
+        places = {o: Placing(self.positions[o], axes, grid, tokens.device, coords) for o, axes in self.axes.items()}
+        shared, ready = self.adaln(c), isinstance(text, tuple)
+        texts, images = (iter(seen) if ready else itertools.repeat(seen) for seen in (text, image))
         for i, (over, block) in enumerate(zip(self.plan, self.blocks, strict=True)):
             if i == self.plan.index(over):
                 tokens = places[over].add(tokens)
-            tokens = self.run(block, tokens, shared, places[over].rotation, text, mask, image)
+            seen = (next(texts), mask, next(images, None), ready) if block.cross is not None else (None, None)
+            tokens = self.run(block, tokens, shared, places[over].rotation, *seen)
         return tokens

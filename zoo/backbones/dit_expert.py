@@ -163,9 +163,11 @@ class DiTExpert(TextTransformer):
         c = super().condition(time, cond, grid)
         return c + self.ofs(time.new_full((), OFS)) if hasattr(self, "ofs") else c
 
-    def walk(self, tokens: Tensor, c: Tensor, grid: Grid, text: Tensor, mask: Tensor | None) -> Tensor:
+    def walk(
+        self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None, text: Tensor, mask: Tensor | None
+    ) -> Tensor:
         """tokens (B,t,S,D), text (B,L,D) -> (B,t,S,D): positions, then all blocks."""
-        place = Placing(self.positions, self.axes, grid, tokens.device)
+        place = Placing(self.positions, self.axes, grid, tokens.device, coords)
         tokens, text = place.add(tokens), rearrange(text, "b l d -> b 1 l d")
         rotation = still_for(text.shape[2], place.rotation)
         if mask is not None:

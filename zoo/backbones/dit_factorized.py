@@ -201,7 +201,7 @@ class DiTFactorized(VideoTransformer):
                 f"the network was built for images (one latent frame) and tells no times apart; this is {grid}."
             )
 
-    def walk(self, tokens: Tensor, c: Tensor, grid: Grid, images: int = 0) -> Tensor:
+    def walk(self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None = None, images: int = 0) -> Tensor:
         """tokens (B,t,S,D) -> (B,t,S,D): the plan, block by block; positions are added before they are first needed.
 
         The last `images` frames are pictures of their own: temporal blocks and temporal positions pass them by.
@@ -211,7 +211,7 @@ class DiTFactorized(VideoTransformer):
                 "images beside a clip need a plan with temporal blocks: interleaved, late_fusion or axial."
             )
         clip = grid._replace(t=grid.t - images)
-        places = {axes: Placing(self.positions[axes], axes, clip, tokens.device) for axes in self.positions}
+        places = {axes: Placing(self.positions[axes], axes, clip, tokens.device, coords) for axes in self.positions}
         meetings = {look: self._meeting(look, places, grid, clip, tokens) for look in self.patterns}
         still = set(places)
         for looks, block in zip(self.looks, self.blocks, strict=True):

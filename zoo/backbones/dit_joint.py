@@ -73,9 +73,11 @@ class DiTJoint(TextTransformer):
                 f"the network was built for images (one latent frame) and tells no times apart; this is {grid}."
             )
 
-    def walk(self, tokens: Tensor, c: Tensor, grid: Grid, text: Tensor | None, mask: Tensor | None) -> Tensor:
+    def walk(
+        self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None, text: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         """tokens (B,t,S,D) -> (B,t,S,D): positions, then all blocks; with text (B,L,D) as one sequence."""
-        place = Placing(self.positions, self.axes, grid, tokens.device)
+        place = Placing(self.positions, self.axes, grid, tokens.device, coords)
         tokens = place.add(tokens)
         if text is None:
             for block in self.blocks:

@@ -154,9 +154,11 @@ class MMDiT(TextTransformer):
                 f"the network was built for images (one latent frame) and tells no times apart; this is {grid}."
             )
 
-    def walk(self, tokens: Tensor, c: Tensor, grid: Grid, text: Tensor, mask: Tensor | None) -> Tensor:
+    def walk(
+        self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None, text: Tensor, mask: Tensor | None
+    ) -> Tensor:
         """tokens (B,t,S,D), text (B,L,D) -> (B,t,S,D): positions, then all blocks."""
-        place = Placing(self.positions, self.axes, grid, tokens.device)
+        place = Placing(self.positions, self.axes, grid, tokens.device, coords)
         tokens, text, told = place.add(tokens), rearrange(text, "b l d -> b 1 l d"), c.mean(1, keepdim=True)
         if mask is not None:
             mask = F.pad(mask, (0, tokens.shape[1] * tokens.shape[2]), value=True)[:, None, None]

@@ -11,6 +11,8 @@ Axes: B batch, t frames, S tokens of a frame, N = t*S, L tokens of a text, E tok
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -139,7 +141,7 @@ class UViT(nn.Module):
         self.check(grid)
         check_times(time, grid)
         check_conditions(cond, self.spec, grid)
-        place = Placing(self.positions, self.axes, grid, x.device)
+        place = Placing(self.positions, self.axes, grid, x.device, cond.coords)
         first, differences = self.first_tokens(time, cond)
         patches = place.add(self.enter(x, cond)) + differences
         tokens = torch.cat([first, rearrange(patches, "b t s d -> b (t s) d")], dim=1)
@@ -164,8 +166,13 @@ class UViT(nn.Module):
         told = [mean] if cond.vector is None else [mean, cond.vector[:, None].to(mean.dtype)]
         first = torch.cat(told, dim=1) + self.places
         if self.text is not None:
-            first = torch.cat([first, self.text(cond.tokens).to(first.dtype)], dim=1)
+            (text,) = cond.prepared or (self.text(cond.tokens),)
+            first = torch.cat([first, text.to(first.dtype)], dim=1)
         return first, (e - mean)[:, :, None]
+
+    def prepare(self, cond: Cond) -> Cond:
+        """The condition with its tokens at the width, for all x_t and times."""
+        return cond if self.text is None else replace(cond, prepared=(self.text(cond.tokens),))
 
     def enter(self, x: Tensor, cond: Cond) -> Tensor:
         """x (B,c,t,h,w), cond.channels (B,k,t,h,w) -> (B,t,S,D), in the precision of the weights."""

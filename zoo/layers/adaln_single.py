@@ -78,12 +78,16 @@ class SingleBlock(nn.Module):
         text: Tensor | None,
         mask: Tensor | None,
         image: Tensor | None = None,
+        ready: bool = False,
     ) -> Tensor:
-        """x (B,T,S,D), shared (B,T or 1,1,6,D), text (B,L,D), mask (B,L), image (B,M,D) -> (B,T,S,D)."""
+        """x (B,T,S,D), shared (B,T or 1,1,6,D), text (B,L,D), mask (B,L), image (B,M,D) -> (B,T,S,D).
+
+        `ready`: text (B,L,2D) and image (B,M,2D) are keys and values already.
+        """
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (shared + self.table).to(x.dtype).unbind(-2)
         x = torch.addcmul(x, gate_a, self.attend(torch.addcmul(shift_a, self.norm(x), 1 + scale_a), rotation))
         if self.cross is not None:
-            x = x + self.look(x, text, mask, image)
+            x = x + self.look(x, text, mask, image, ready)
         return torch.addcmul(x, gate_m, self.mlp(torch.addcmul(shift_m, self.norm(x), 1 + scale_m)))
 
     def attend(self, x: Tensor, rotation: Rotation | None) -> Tensor:
@@ -93,10 +97,10 @@ class SingleBlock(nn.Module):
         y = self.attn(rearrange(x, f"b t s d -> {layout}"), rotation)
         return rearrange(y, f"{layout} -> b t s d", b=b, t=t, s=s)
 
-    def look(self, x: Tensor, text: Tensor, mask: Tensor | None, image: Tensor | None) -> Tensor:
+    def look(self, x: Tensor, text: Tensor, mask: Tensor | None, image: Tensor | None, ready: bool) -> Tensor:
         """x (B,T,S,D), text (B,L,D), image (B,M,D) -> (B,T,S,D): all tokens of a video ask the same text at once."""
         queries = rearrange(x if self.cross_norm is None else self.cross_norm(x), "b t s d -> b (t s) d")
-        return rearrange(self.cross(queries, text, mask, image), "b (t s) d -> b t s d", t=x.shape[1])
+        return rearrange(self.cross(queries, text, mask, image, ready), "b (t s) d -> b t s d", t=x.shape[1])
 
 
 class SingleHead(nn.Module):

@@ -10,7 +10,7 @@ from vidiff.types import Attention
 from zoo.layers.norms import EPS, QKNorm, head_norm
 
 Rotation = tuple[Tensor, Tensor]
-"""cos, sin (N,Dh): what `rotate` turns queries and keys by."""
+"""cos, sin (N,Dh), or (B,N,Dh) for each sample its own: what `rotate` turns queries and keys by."""
 
 
 def head_dim(dim: int, num_heads: int) -> int:
@@ -26,11 +26,19 @@ def head_dim(dim: int, num_heads: int) -> int:
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn each pair of channels (2i, 2i+1) of x (B,heads,N,Dh) by its angle (RoFormer, 2104.09864, eq. 34).
 
-    cos, sin are (N,Dh), the same for all heads, or (N,heads*Dh), each head its own.
+    cos, sin are (N,Dh), the same for all heads, or (N,heads*Dh), each head its own; before that B where each sample
+    has its own, which the groups that were folded into the batch behind it share.
     Done in float32 at least; an odd last channel stays as it is.
     """
+    if rotation[0].ndim == 3:
+        groups, rest = divmod(len(x), len(rotation[0]))
+        if rest or not groups:
+            raise ValueError(f"a batch of {len(x)} cannot be turned by the places of {len(rotation[0])} samples.")
+        rotation = tuple(r.repeat_interleave(groups, 0) for r in rotation)
     if rotation[0].shape[-1] != x.shape[-1]:
-        rotation = tuple(rearrange(r, "n (h d) -> h n d", d=x.shape[-1]) for r in rotation)
+        rotation = tuple(rearrange(r, "... n (h d) -> ... h n d", d=x.shape[-1]) for r in rotation)
+    elif rotation[0].ndim == 3:
+        rotation = tuple(r[:, None] for r in rotation)
     paired = x.shape[-1] // 2 * 2
     cos, sin = (r[..., :paired:2] for r in rotation)
     even, odd = x[..., :paired:2], x[..., 1:paired:2]

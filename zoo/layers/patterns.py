@@ -64,8 +64,8 @@ class Meeting:
     """A pattern on one grid: tokens (B,t,S,D) to groups (B*G,N,D) that attend among themselves, and back.
 
     `mask` (B*G or 1,1,N,N) keeps padding apart and, when `causal`, the future from the past; None when all may meet.
-    `rotation` cos, sin (N,Dh) is that of one group: rotary attention depends on differences of coordinates only,
-    and groups differ by a shift.
+    `rotation` cos, sin (N,Dh), or (B,N,Dh), is that of one group: rotary attention depends on differences of
+    coordinates only, and groups differ by a shift.
     """
 
     def __init__(self, pattern: Pattern, grid: Grid, batch: int, device: torch.device, causal: bool = False):
@@ -104,18 +104,18 @@ class Meeting:
         return y[(slice(None), *(slice(i, i + n) for i, n in zip(before, self.sizes, strict=True)))].flatten(2, 3)
 
     def turn(self, rotation: Rotation | None, axes: str) -> Meeting:
-        """Rotate queries and keys by what `axes` of the whole grid say: cos, sin (cells of those axes, Dh)."""
+        """Rotate queries and keys by what `axes` of the whole grid say: cos, sin (B or none, cells, Dh)."""
         if rotation is not None:
             self.rotation = tuple(self._first_group(r, axes) for r in rotation)
         return self
 
     def _first_group(self, whole: Tensor, axes: str) -> Tensor:
-        sizes = dict(zip("thw", self.sizes, strict=True))
-        whole = whole.unflatten(0, tuple(sizes[axis] for axis in axes))
-        for i, axis in enumerate(axes):
+        sizes, first = dict(zip("thw", self.sizes, strict=True)), whole.ndim - 2
+        whole = whole.unflatten(first, tuple(sizes[axis] for axis in axes))
+        for i, axis in enumerate(axes, first):
             places = self.members[axis]
             whole = whole.narrow(i, 0, places[-1] + 1)[(slice(None),) * i + (slice(None, None, places.step),)]
-        return whole.flatten(0, -2)
+        return whole.flatten(first, -2)
 
     def _mask(self, batch: int, device: torch.device, causal: bool) -> Tensor | None:
         if not (causal or any(self.padding)):

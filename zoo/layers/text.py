@@ -5,6 +5,8 @@ Axes: B batch, t frames, S tokens of a frame, L tokens of the text, D width.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,16 +68,18 @@ class CrossAttention(nn.Module):
         self.kv_image, self.k_norm_image = (nn.Linear(dim, 2 * dim), picture_norm) if image else (None, None)
         self.reset_to_zero()
 
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor | None = None, image: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, text: Tensor, mask: Tensor | None = None, image: Tensor | None = None, ready: bool = False
+    ) -> Tensor:
         """x (B,N,D), text (B,L,D), mask (B,L) True = keep, image (B,M,D) -> (B,N,D).
 
-        Keys and values are made once per sample.
+        Keys and values are made once per sample; `ready`: text (B,L,2D) and image (B,M,2D) are those already.
         """
         q = self.q_norm(rearrange(self.q(x), "b n (h d) -> b h n d", h=self.num_heads))
         seen = None if mask is None else mask[:, None, None]
-        y = self.look(q, self.kv(text), self.k_norm, seen)
+        y = self.look(q, text if ready else self.kv(text), self.k_norm, seen)
         if self.kv_image is not None:
-            y = y + self.look(q, self.kv_image(image), self.k_norm_image)
+            y = y + self.look(q, image if ready else self.kv_image(image), self.k_norm_image)
         return self.proj(rearrange(y, "b h n d -> b n (h d)"))
 
     def look(self, q: Tensor, kv: Tensor, k_norm: nn.Module, mask: Tensor | None = None) -> Tensor:
@@ -117,13 +121,22 @@ class TextTransformer(VideoTransformer):
         """What the blocks are given beside the video's tokens."""
         return {"text": self.read(cond), "mask": cond.mask}
 
+    def prepare(self, cond: Cond) -> Cond:
+        """The condition with its tokens at the width, for all x_t and times. Raises ValueError as `read`."""
+        text = self.read(cond)
+        return cond if text is None else replace(cond, prepared=(text,))
+
     def read(self, cond: Cond) -> Tensor | None:
-        """The condition's tokens (B,L,K) -> (B,L,D), once per call. Raises ValueError when they do not fit."""
+        """The condition's tokens (B,L,K) -> (B,L,D), once per call or prepared. Raises ValueError for another width."""
         given = 0 if cond.tokens is None else cond.tokens.shape[-1]
         if given != self.reads:
             raise ValueError(f"the network was built for text tokens {self.reads} wide, and these are {given} wide.")
-        return None if cond.tokens is None else self.text(cond.tokens).to(self.embed.weight.dtype)
+        if cond.tokens is None:
+            return None
+        return cond.prepared[0] if cond.prepared else self.text(cond.tokens).to(self.embed.weight.dtype)
 
-    def walk(self, tokens: Tensor, c: Tensor, grid: Grid, text: Tensor | None, mask: Tensor | None) -> Tensor:
+    def walk(
+        self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None, text: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         """tokens (B,t,S,D) through the blocks, beside text (B,L,D) with mask (B,L) -> (B,t,S,D)."""
         raise NotImplementedError

@@ -44,7 +44,8 @@ class VideoTransformer(nn.Module):
         cond: CondSpec,
         **others: nn.Module,
     ):
-        """`others` are modules of the backbone's own; `time` and `head` replace those here.
+        """`others` are modules of the backbone's own; `time` and `head` replace those here, `shared` makes of c
+        what the blocks get.
 
         Raises ValueError when the condition's vector has another width.
         """
@@ -60,6 +61,7 @@ class VideoTransformer(nn.Module):
         self.embed_channels = ZeroLinear(cond.channels, dim, bias=False) if cond.channels else None
         self.blocks = nn.ModuleList(blocks)
         self.head = others.pop("head", None) or AdaLNHead(dim, out_channels)
+        self.shared = others.pop("shared", None)
         for name, module in others.items():
             self.add_module(name, module)
         self.reset_parameters()
@@ -87,7 +89,8 @@ class VideoTransformer(nn.Module):
         self.check(grid)
         c = self.condition(time, cond, grid)
         tokens = self.enter(x, cond)
-        y = self.head(self.walk(tokens, c, grid, **walk), c)
+        steering = c if self.shared is None else self.shared(c)
+        y = self.head(self.walk(tokens, steering, grid, cond.coords, **walk), c)
         return rearrange(y, "b t (h w) c -> b c t h w", h=grid.h)
 
     def enter(self, x: Tensor, cond: Cond) -> Tensor:
@@ -112,8 +115,8 @@ class VideoTransformer(nn.Module):
         c = self.time(time if time.ndim == 2 else time[:, None])
         return rearrange(c if cond.vector is None else c + cond.vector[:, None], "b t d -> b t 1 d")
 
-    def walk(self, tokens: Tensor, c: Tensor, grid: Grid) -> Tensor:
-        """tokens (B,t,S,D) through the blocks -> (B,t,S,D)."""
+    def walk(self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None) -> Tensor:
+        """tokens (B,t,S,D), at places (B,N,3) where each sample has its own, through the blocks -> (B,t,S,D)."""
         raise NotImplementedError
 
     def run(self, block: nn.Module, *inputs: Any) -> Any:
@@ -132,18 +135,34 @@ class ZeroLinear(nn.Linear):
 
 
 class Placing:
-    """What a `positions` module says about the tokens of one grid, laid out for blocks."""
+    """What a `positions` module says about the tokens of one grid, laid out for blocks.
 
-    def __init__(self, positions: nn.Module, axes: str, grid: Grid, device: torch.device):
-        coords = coordinates(tuple(getattr(grid, axis) for axis in axes), device)
+    `given` (B,N,3) are the places t, h, w of each sample's tokens, where frames are placed by the clock; the indices
+    of the grid without them.
+    """
+
+    def __init__(self, positions: nn.Module, axes: str, grid: Grid, device: torch.device, given: Tensor | None = None):
+        own = given is not None and "t" in axes
+        coords = along(given, axes, grid) if own else coordinates(tuple(getattr(grid, axis) for axis in axes), device)
         added, rotation = positions.added(coords), positions.rotation(coords)
-        frames = grid.t if "t" in axes else 1
-        self._added = None if added is None else added.reshape(1, frames, -1, added.shape[-1])  # (1,t or 1,S or 1,D)
-        self.rotation = None if rotation is None else tuple(r.flatten(0, -2) for r in rotation)  # (N,Dh) each
+        b, frames = len(given) if own else 1, grid.t if "t" in axes else 1
+        self._added = None if added is None else added.reshape(b, frames, -1, added.shape[-1])  # (B|1,t|1,S|1,D)
+        # (N,Dh) each, or (B,N,Dh)
+        self.rotation = None if rotation is None else tuple(r.flatten(int(own), -2) for r in rotation)
 
     def add(self, tokens: Tensor) -> Tensor:
         """tokens (B,t,S,D) -> (B,t,S,D)."""
         return tokens if self._added is None else tokens + self._added.to(tokens.dtype)
+
+
+def along(given: Tensor, axes: str, grid: Grid) -> Tensor:
+    """Places (B,N,3) of all tokens -> (B,*sizes,axes): those along "thw" or "t". Raises ValueError for other N."""
+    if given.shape[1:] != (grid.t * grid.h * grid.w, 3):
+        raise ValueError(
+            f"coords are {tuple(given.shape[1:])} a sample, and {grid} has {grid.t * grid.h * grid.w} tokens."
+        )
+    whole = given.unflatten(1, grid[1:])
+    return whole if axes == "thw" else whole[:, :, 0, 0, :1]
 
 
 def xavier(module: nn.Module) -> None:

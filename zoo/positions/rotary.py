@@ -30,7 +30,8 @@ class Rotary(nn.Module):
     """Axial rotary positions; channels left over when the head is split over the axes are not turned.
 
     `sections`: how many channels of a head belong to t, h, w; equal ones without it. `longer`: what is done on
-    grids larger than that of training, axis by axis.
+    grids larger than that of training, axis by axis. `base_fps`: places in time are by the clock; a clip of another
+    rate has its frames base_fps / fps apart, so that a second is as far in every clip.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Rotary(nn.Module):
         base: Positive = 10000.0,
         sections: tuple[Count, Count, Count] | None = None,
         longer: Literal["none", "interpolate", "ntk"] = "none",
+        base_fps: Positive | None = None,
         *,
         dim: int,
         head_dim: int,
@@ -46,7 +48,9 @@ class Rotary(nn.Module):
     ):
         """Raises ValueError when a head has no pair of channels for every axis, or sections do not fit it."""
         super().__init__()
-        self.base, self.head_dim, self.longer = base, head_dim, longer
+        self.base, self.head_dim, self.longer, self.base_fps = base, head_dim, longer, base_fps
+        if base_fps is not None and longer != "none":
+            raise ValueError(f"longer={longer} counts frames and base_fps counts seconds. Use one of them.")
         self.trained = [getattr(grid, axis) for axis in axes]
         if sections is not None and (sum(sections) > head_dim or any(s % 2 for s in sections)):
             raise ValueError(
@@ -65,8 +69,10 @@ class Rotary(nn.Module):
         """Nothing."""
 
     def rotation(self, coords: Tensor) -> tuple[Tensor, Tensor]:
-        """coords (*sizes, axes) -> cos, sin (*sizes, Dh) float32; both channels of a pair hold the same number."""
-        columns = zip(coords.unbind(-1), self.pairs, self.stretches(coords.shape[:-1]), strict=True)
+        """coords (*sizes, axes), or with B before, -> cos, sin (*sizes, Dh) float32, likewise; both channels of a pair
+        hold the same number."""
+        sizes = coords.shape[-1 - len(self.trained) : -1]
+        columns = zip(coords.unbind(-1), self.pairs, self.stretches(sizes), strict=True)
         turns = torch.cat([self.turns(*column) for column in columns], dim=-1)
         turns = turns.repeat_interleave(2, dim=-1)
         still = turns.new_zeros(*turns.shape[:-1], self.head_dim - turns.shape[-1])

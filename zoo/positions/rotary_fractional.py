@@ -26,7 +26,8 @@ from vidiff.types import Grid, Positive
 class RotaryFractional(nn.Module):
     """LTX's rotary positions: `cell` is what a cell measures in seconds and pixels, `span` the largest video.
 
-    LTX at 25 frames a second has latent frames of 8/25 s and cells of 32 pixels.
+    LTX at 25 frames a second has latent frames of 8/25 s and cells of 32 pixels. `base_fps`: the rate that `cell` is
+    told for; a clip of another rate has latent frames base_fps / fps times as long.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class RotaryFractional(nn.Module):
         base: Positive = 10000.0,
         cell: tuple[Positive, Positive, Positive] = (0.32, 32.0, 32.0),
         span: tuple[Positive, Positive, Positive] = (20.0, 2048.0, 2048.0),
+        base_fps: Positive | None = None,
         *,
         dim: int,
         head_dim: int,
@@ -42,6 +44,7 @@ class RotaryFractional(nn.Module):
     ):
         """Raises ValueError when the width has not two pairs of channels for every axis, or heads are odd."""
         super().__init__()
+        self.base_fps = base_fps
         self.base, self.dim, self.num = base, dim, dim // (2 * len(axes))
         self.lengths = [(cell["thw".index(axis)], span["thw".index(axis)]) for axis in axes]
         if self.num < 2 or head_dim % 2:
@@ -54,7 +57,8 @@ class RotaryFractional(nn.Module):
         """Nothing."""
 
     def rotation(self, coords: Tensor) -> tuple[Tensor, Tensor]:
-        """coords (*sizes, axes) -> cos, sin (*sizes, D) float32; both channels of a pair hold the same number."""
+        """coords (*sizes, axes), or with B before, -> cos, sin (*sizes, D) float32, likewise; both channels of a pair
+        hold the same number."""
         w = self.base ** torch.linspace(0, 1, self.num, device=coords.device) * math.pi / 2
         columns = zip(coords.float().unbind(-1), self.lengths, strict=True)
         fractions = torch.stack([x * cell / span for x, (cell, span) in columns], dim=-1)

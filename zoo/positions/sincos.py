@@ -27,12 +27,14 @@ SECTIONS = {"t": {"t": 16}, "hw": {"w": 8, "h": 8}, "thw": {"t": 4, "w": 6, "h":
 class SinCos(nn.Module):
     """Sinusoidal positions; nothing is learned or stored, so any grid will do.
 
-    `stretch`: how many cells along t, h, w count as one.
+    `stretch`: how many cells along t, h, w count as one. `base_fps`: places in time are by the clock; a clip of another
+    rate has its frames base_fps / fps apart.
     """
 
     def __init__(
         self,
         stretch: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0),
+        base_fps: Positive | None = None,
         *,
         dim: int,
         head_dim: int,
@@ -42,6 +44,7 @@ class SinCos(nn.Module):
         """Raises ValueError when the width does not split into a sine and a cosine for every axis."""
         super().__init__()
         self.stretch = {axis: stretch["thw".index(axis)] for axis in axes}
+        self.base_fps = base_fps
         self.axes, unit = axes, {"t": 2, "hw": 4, "thw": 16}[axes]
         if dim % unit:
             raise ValueError(
@@ -51,7 +54,7 @@ class SinCos(nn.Module):
         self.sections = {axis: dim * share // 16 for axis, share in SECTIONS[axes].items()}
 
     def added(self, coords: Tensor) -> Tensor:
-        """coords (*sizes, axes) -> (*sizes, D) float32."""
+        """coords (*sizes, axes), or with B before, -> (*sizes, D) float32, likewise."""
         columns = dict(zip(self.axes, coords.unbind(-1), strict=True))
         parts = [
             sincos(columns[axis].to(finest(coords.device)) / self.stretch[axis], width)
