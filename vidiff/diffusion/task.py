@@ -125,13 +125,19 @@ class Canvas:
         Raises ValueError for a tokenizer that divides them otherwise.
         """
         frames, cells = self.shape[1], self.grid.t
-        if frames % cells == 0:
-            each = frames // cells
-            return [(i * each, (i + 1) * each) for i in range(cells)]
-        if cells > 1 and (frames - 1) % (cells - 1) == 0:
-            each = (frames - 1) // (cells - 1)
-            return [(0, 1)] + [(1 + i * each, 1 + (i + 1) * each) for i in range(cells - 1)]
-        raise ValueError(f"{frames} frames in {cells} latent frames: it cannot be told which belong together.")
+        first = 1 if self.takes_one_frame() and frames != cells else 0
+        if (frames - first) % max(cells - first, 1):
+            raise ValueError(f"{frames} frames in {cells} latent frames: it cannot be told which belong together.")
+        each = (frames - first) // max(cells - first, 1)
+        return [(0, 1)][:first] + [(first + i * each, first + (i + 1) * each) for i in range(cells - first)]
+
+    def takes_one_frame(self) -> bool:
+        """Whether a single frame has a latent: causal tokenizers, and those that leave time alone."""
+        channels, _, height, width = self.shape
+        try:
+            return Grid(*self.tokenizer.latent_shape((channels, 1, height, width))).t == 1
+        except ValueError:
+            return False
 
     def known_frames(self, count: int) -> int:
         """How many latent frames the first `count` frames fill."""
