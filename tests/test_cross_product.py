@@ -20,7 +20,7 @@ from vidiff.registry import ATTENTION, BACKBONES, CONDITIONERS, DATASETS, KINDS,
 
 B, SHAPE = 2, (1, 6, 12, 24)
 
-FOLDERS = {"text_clip", "text_t5"}
+FOLDERS = {"image_clip", "text_clip", "text_t5"}
 """Conditioners that read a folder of published weights: tests/zoo/conditioners makes toy ones."""
 
 
@@ -47,6 +47,7 @@ class Everything:
             "intrinsics": 0.5 + torch.rand(4, generator=dice),
             "text_tokens": torch.randn(5, 10, generator=dice),
             "text_mask": torch.arange(5) < 3,
+            "image_tokens": torch.randn(6, 14, generator=dice),
         }
 
 
@@ -70,6 +71,8 @@ CONDITIONS = [node("conditioner", n) for n in ours(CONDITIONERS) if n not in FOL
     {"name": "frames", "frames": [0], "route": "tokens"},
     {"name": "camera", "route": "poses"},
     {"name": "several", "parts": ["label", "frames", {"name": "camera", "route": "poses"}]},
+    {"name": "several", "parts": [node("conditioner", "text_bytes"), "image_patches", node("conditioner", "frames")]},
+    {"name": "several", "parts": [node("conditioner", n) for n in ("text_embeddings", "image_embeddings")]},
 ]
 NAMES = [f"{c['name']}{i}" for i, c in enumerate(CONDITIONS)]
 REST = list(itertools.product(ours(TOKENIZERS), ours(ATTENTION), ours(POSITIONS)))

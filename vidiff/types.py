@@ -190,6 +190,7 @@ class Conditioner(Protocol):
     """Batch entries to what a backbone understands.
 
     `reads` names the entries it needs; "latent" (B,c,t,h,w) the Diffuser puts there, encoded from the video.
+    May be absent: `also`, entries it takes where there are any; `entries`, the shapes of those nobody could guess.
     `drop` is the probability that a training sample loses its condition, or one each for several of them.
     """
 

@@ -9,8 +9,8 @@ import zoo  # noqa: F401
 from tests.parity.networks import read
 from vidiff.building import build_diffuser, plan
 from vidiff.commands import convert, sample
-from vidiff.engine.runs import find_checkpoint, load_weights
 from vidiff.config import load
+from vidiff.engine.runs import find_checkpoint, load_weights
 from vidiff.types import Cond
 
 # fixture -> family, its words, video axes of the fixture -> ours
@@ -19,6 +19,7 @@ CASES = {
     "diffusers_wan_c": ("wan", ["num_heads=3", "sizes=[2,2,2]", "length=6"]),
     "diffusers_latte_a": ("diffusers_latte", ["num_heads=4", "sizes=[4,4,4]", "length=5"]),
     "diffusers_cogvideox_rope": ("cogvideox", ["num_heads=4", "sizes=[3,4,6]", "length=5"]),
+    "diffusers_cogvideox15_rope": ("cogvideox", ["num_heads=4", "sizes=[2,4,2]", "length=5"]),
     "diffusers_cogvideox_sincos_b": ("cogvideox", ["num_heads=3", "sizes=[2,4,6]", "length=3", "rotary=false"]),
 }
 BACK = [name for name in CASES if "sincos" not in name]
@@ -61,6 +62,35 @@ def test_there_and_back_to_the_same_bits(tmp_path, name):
     found = load_file(back)
     assert found.keys() == state.keys()
     assert all(torch.equal(found[key], value) for key, value in state.items())
+
+
+@torch.no_grad()
+def test_image_to_video(tmp_path):
+    """Text, the tokens of a picture and channels beside the latent, each a conditioner; the official answer; back."""
+    tensors, state, _ = read("models", "diffusers_wan_i2v")
+    file, back = tmp_path / "wan.safetensors", tmp_path / "back.safetensors"
+    save_file(state, str(file))
+    length, places = (tensors[f"in.encoder_hidden_states{x}"].shape[1] for x in ("", "_image"))
+    words = ["num_heads=2", "sizes=[2,2,2]", f"length={length}", f"places={places}"]
+    run = tmp_path / "run"
+    assert convert.main([str(file), *words, "--out", str(run)]) == 0
+    made = plan(load(run / "config.yaml"))
+    diffuser = build_diffuser(made.config, made.dataset).eval()
+    load_weights(diffuser, find_checkpoint(run)[1], "ema")
+    latent, beside = (diffuser.tokenizer.encode(x) for x in tensors["in.hidden_states"].split(3, dim=1))
+    batch = {
+        "text_tokens": tensors["in.encoder_hidden_states"],
+        "image_tokens": tensors["in.encoder_hidden_states_image"],
+        "latent_beside": beside,
+    }
+    cond = diffuser.conditioner(batch, torch.zeros(len(latent), dtype=torch.bool))
+    y = diffuser.backbone(latent, tensors["in.timestep"].double() / 1000, cond)
+    assert torch.allclose(diffuser.tokenizer.decode(y), tensors["out.forward"], rtol=0, atol=1e-5)
+    words = ["--num", "2", "--steps", "2", "--format", "npy", "--quiet", "--device", "cpu"]
+    assert sample.main([str(run), *words, "guidance={name: cfg, scale: 3.0}", "--out", str(tmp_path / "s")]) == 0
+    assert convert.main([str(run), "--to-official", str(back)]) == 0
+    found = load_file(back)
+    assert found.keys() == state.keys() and all(torch.equal(found[key], value) for key, value in state.items())
 
 
 def test_a_converted_run_is_sampled_with_held_out_texts(tmp_path):

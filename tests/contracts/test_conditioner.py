@@ -9,7 +9,7 @@ from vidiff.types import Cond, CondSpec, Grid
 
 B, WIDTH, CLASSES = 3, 20, 7
 GRID = Grid(6, 4, 5, 2)
-ROUTES = ("vector", "tokens", "channels", "coords")
+ROUTES = ("vector", "tokens", "channels", "coords", "image")
 
 
 @pytest.fixture(params=CONDITIONERS.names())
@@ -43,6 +43,8 @@ def clips(seed):
         "video": torch.randint(256, (B, 3, 8, 10, 12), dtype=torch.uint8, generator=random) // loudness,
         "latent": torch.randn(B, *GRID, generator=random),
         "size": torch.randint(100, 900, (B, 2), generator=random),
+        "image_tokens": torch.randn(B, 6, 14, generator=random),
+        "latent_beside": torch.randn(B, 4, *GRID[1:], generator=random),
         "camera": torch.cat([turns, torch.randn(B, 8, 3, 1, generator=random)], dim=-1),
         "intrinsics": 0.5 + torch.rand(B, 4, generator=random),
     }
@@ -67,6 +69,8 @@ def test_it_gives_what_its_spec_says(conditioner):
         assert cond.mask is None or (cond.mask.shape == cond.tokens.shape[:2] and cond.mask.dtype == torch.bool)
     if conditioner.spec.channels:
         assert cond.channels.shape == (B, conditioner.spec.channels, *GRID[1:])
+    if conditioner.spec.image:
+        assert cond.image.ndim == 3 and cond.image.shape[::2] == (B, conditioner.spec.image)
 
 
 def test_drop_is_a_probability(conditioner):

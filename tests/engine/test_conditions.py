@@ -47,6 +47,25 @@ def test_a_class_that_is_asked_for_goes_before_that_of_the_clip(yaml_file):
         conditions_of(made, range(2), label=99)
 
 
+def test_a_class_that_nothing_reads_is_refused(yaml_file):
+    made = planned(yaml_file, "conditioner=none")
+    with pytest.raises(Refused, match="conditioner none reads no label, so --label would change nothing"):
+        conditions_of(made, range(2), label=3)
+
+
+def test_what_is_optional_is_not_asked_for_and_is_taken_where_there_is_any(yaml_file):
+    """Encoded texts with and without a mask; the size a clip was made in, where the data say one."""
+    text = ("backbone={name: dit_cross, dim: 32, depth: 2, num_heads: 2}", "positions=sincos",
+            "conditioner={name: text_embeddings, dim: 10, length: 5}")  # fmt: skip
+    shape = "shape: [1, 4, 16, 16]"
+    without = planned(yaml_file, *text, f"data={{name: stand_in, {shape}, entries: {{text_tokens: [5, 10]}}}}")
+    assert [set(entries) for entries in conditions_of(without, range(2))] == [{"text_tokens"}] * 2
+    masked = planned(yaml_file, *text, f"data={{name: stand_in, {shape}, texts: [5, 10]}}")
+    assert [set(entries) for entries in conditions_of(masked, range(2))] == [{"text_tokens", "text_mask"}] * 2
+    sized = planned(yaml_file, "conditioner=size", f"data={{name: stand_in, {shape}, entries: {{size: [2]}}}}")
+    assert set(conditions_of(sized, range(1))[0]) == {"video", "size"}
+
+
 @pytest.mark.parametrize(
     "conditioner",
     [
@@ -63,6 +82,19 @@ def test_a_run_trains_resumes_and_samples(start, conditioner):
     files = [next((run / "checkpoints").glob("*4/model.safetensors")) for run in (whole, cut)]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert list((cut / "samples").glob("*.gif"))
+
+
+def test_image_to_video_in_one_file(start):
+    """Text, a picture's tokens and the first frame beside the latent, as Wan has them: trained, drawn from, guided."""
+    parts = (
+        "{name: text_bytes, dim: 12, depth: 1, num_heads: 2, gives: tokens}, image_patches, {name: frames, frames: [0]}"
+    )
+    run = start(
+        f"conditioner={{name: several, parts: [{parts}]}}", "positions=rotary", "guidance={name: cfg, scale: 2.0}",
+        "backbone={name: dit_cross, dim: 48, depth: 1, num_heads: 2}", "train.steps=2", "schedule.name=constant",
+        "callbacks.samples={every: 2, num: 2}",
+    )  # fmt: skip
+    assert list((run / "samples").glob("step*.gif"))
 
 
 def test_the_run_records_how_its_attention_was_checked(start):

@@ -12,7 +12,7 @@ from vidiff.registry import Component
 from vidiff.types import Cond, CondSpec, Grid
 
 B, WIDTH, CLASSES, GRID = 3, 20, 7, Grid(6, 4, 3, 5)
-ROUTES = ("vector", "tokens", "channels", "coords")
+ROUTES = ("vector", "tokens", "channels", "coords", "image")
 
 
 def make(component: Component) -> nn.Module:
@@ -35,6 +35,11 @@ def batch(seed: int = 1) -> dict[str, Any]:
         "text_tokens": draw(B, 5, 10, seed=seed),
         "text_mask": torch.arange(5) < torch.tensor([[2], [4], [5]]),
         "latent": draw(B, *GRID, seed=seed),
+        "image_tokens": draw(B, 6, 14, seed=seed),
+        "latent_beside": draw(B, 4, *GRID[1:], seed=seed),
+        "video": draw(B, 3, 8, 10, 12, seed=seed).clamp(-1, 1),
+        "camera": draw(B, 8, 3, 4, seed=seed),
+        "intrinsics": 1 + draw(B, 4, seed=seed).abs(),
     }
 
 

@@ -179,8 +179,10 @@ def stand_in(described: Description) -> dict[str, Any]:
     with torch.device("meta"):
         conditioner = build("conditioner", nodes.get("conditioner", "none"), **wiring)
     texts = "text_tokens" in getattr(conditioner, "reads", ())
-    spoken = {"texts": [conditioner.spec.length, conditioner.spec.tokens]} if texts else {}
-    return {"name": "stand_in", "num_classes": described.num_classes, "shape": list(video), **spoken}
+    beside = {"texts": [conditioner.spec.length, conditioner.spec.tokens]} if texts else {}
+    entries = {name: list(shape) for name, shape in getattr(conditioner, "entries", {}).items()}
+    beside |= {"entries": entries} if entries else {}
+    return {"name": "stand_in", "num_classes": described.num_classes, "shape": list(video), **beside}
 
 
 # ---- to official ----
@@ -196,7 +198,8 @@ def to_official(made: Plan, tensors: State, component: Component) -> dict[str, T
     """A run's weights under the official names. Raises Refused when the model is none of this family."""
     described = describe_run(made)
     slots = made.config.components
-    known = {**slots["conditioner"], **slots["positions"], **slots["backbone"]}
+    conditions = [slots["conditioner"], *slots["conditioner"].get("parts", [])]
+    known = {key: value for node in [*conditions, slots["positions"], slots["backbone"]] for key, value in node.items()}
     known |= {"num_classes": described.num_classes or None, "sizes": made.grid[1:]}
     converter = component.build({k: known[k] for k in component.settings if k in known})
     parts = {
@@ -207,9 +210,19 @@ def to_official(made: Plan, tensors: State, component: Component) -> dict[str, T
         official = converter.to_official(parts, described)
         meant = converter.describe(official)
     for slot, node in plain(meant.nodes).items():
-        node = {"name": node} if isinstance(node, str) else node
-        for key, value in node.items():
-            have = made.config.components[slot].get(key)
-            if slot not in ("data", "objective") and have != value:
-                raise Refused(f"{slot}.{key} is {have}, and a {component.name} checkpoint means {value}: it would lie.")
+        lie = "" if slot in ("data", "objective") else difference(slot, plain(slots[slot]), node)
+        if lie:
+            raise Refused(f"{lie.format(component.name)}: it would lie.")
     return official
+
+
+def difference(key: str, have: Any, meant: Any) -> str:
+    """Where a complete node is not what a sparse one means, in words, or nothing."""
+    if isinstance(have, Mapping):
+        meant = {"name": meant} if isinstance(meant, str) else meant
+        found = (difference(f"{key}.{k}", have.get(k), value) for k, value in meant.items())
+    elif isinstance(have, list) and isinstance(meant, list) and len(have) == len(meant):
+        found = (difference(f"{key}.{i}", a, b) for i, (a, b) in enumerate(zip(have, meant)))
+    else:
+        return "" if have == meant else f"{key} is {have}, and a {{}} checkpoint means {meant}"
+    return next((words for words in found if words), "")

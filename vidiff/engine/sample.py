@@ -96,9 +96,10 @@ def conditions_of(
     Raises Refused for a label that is no class, and for prompts or videos that nothing reads.
     """
     classes = class_conditions(rows, plan.dataset.num_classes, label)
-    reads = plan.diffuser.reads
+    reads, name = plan.diffuser.reads, plan.config.components["conditioner"]["name"]
+    if label is not None and "label" not in reads:
+        raise Refused(f"conditioner {name} reads no label, so --label would change nothing; train with label.")
     if prompts and "text" not in reads:
-        name = plan.config.components["conditioner"]["name"]
         raise Refused(f"conditioner {name} reads no text, so a prompt would change nothing; train with text_bytes.")
     texts = [{"text": prompts[row % len(prompts)]} for row in rows] if prompts else []
     wanted = reads | {"video"} if "latent" in reads or plan.task.pixels is not None else reads
@@ -130,6 +131,7 @@ def held_out_clips(plan: Plan, rows: Sequence[int], wanted: frozenset[str]) -> l
     buckets = sort_clips(plan, dataset)
     tolerant, number = buckets.tolerant(dataset), None if foreign else shapes.index(plan.shape)
     clips = [tolerant[buckets.clip(row, number)] for row in rows]
+    wanted = wanted | plan.diffuser.also
     clips = [{k: v for k, v in clip.items() if k in wanted} for clip in clips]
     if foreign and "video" in wanted:  # for its size only
         size = torch.tensor(plan.shape[2:])

@@ -83,7 +83,9 @@ class DiTCross(TextTransformer):
         """Raises ValueError when the heads do not divide the width, the depth is odd, or positions do not fit."""
         overs, image = plan(layout, depth), bool(cond.image)
         if image and not cond.tokens:
-            raise ValueError("it looks at a picture beside a text, and the condition has no text. Give both.")
+            raise ValueError(
+                "it looks at a picture beside a text, and the condition has no text. Use conditioner several with both."
+            )
         blocks = [
             SingleBlock(
                 dim, num_heads, attention, over, bool(cond.tokens) and over != "time", image,

@@ -30,6 +30,7 @@ class Frames(nn.Module):
     """
 
     reads = frozenset({"latent"})
+    also = frozenset({"known"})
 
     def __init__(
         self,

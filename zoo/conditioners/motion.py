@@ -22,6 +22,7 @@ class Motion(nn.Module):
     """
 
     reads = frozenset({"video"})
+    also = frozenset({"motion"})
 
     def __init__(self, buckets: Count = 128, levels: Positive = 32.0, drop: Fraction = 0.1, *, width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the adapters of pretrained text encoders share: loading once, reading on the right device, prompts to tokens.
+"""What the adapters of pretrained encoders share: loading once, reading on the right device, prompts to tokens.
 
 The encoder is frozen and no part of the model: it is neither in checkpoints nor averaged, and all copies of a
 conditioner read with the same one. Weights come from a local folder or, where there is a network, from the
@@ -22,19 +22,18 @@ TOY = "toy"
 REMEDY = 'pip install -e ".[hub]"'
 
 
-class PretrainedText(nn.Module):
-    """Prompts to the last hidden states of a frozen encoder; the null condition is the empty text."""
+class Pretrained(nn.Module):
+    """A frozen encoder of transformers, from a folder or the hub."""
 
-    reads = frozenset({"text"})
     name = ""
     """The registered name, for messages."""
 
-    def __init__(self, model: str, length: int, drop: float):
+    def __init__(self, model: str, drop: float):
         """Raises ValueError when transformers or the model cannot be had."""
         super().__init__()
         if not model:
             raise ValueError(f"conditioner={self.name} needs model: a folder of save_pretrained, or a hub name.")
-        self.model, self.length, self.drop = model, length, drop
+        self.model, self.drop = model, drop
         self.hidden = self.width_of(self.told(lambda: self.config(model)))
 
     def told(self, load):
@@ -59,9 +58,24 @@ class PretrainedText(nn.Module):
         """The class of transformers that reads such weights."""
         raise NotImplementedError
 
+    def encoder(self, device: torch.device) -> nn.Module:
+        """The frozen encoder on this device, the same for all copies of this conditioner."""
+        return self.told(lambda: loaded(type(self), self.model, str(device)))
+
+
+class PretrainedText(Pretrained):
+    """Prompts to the last hidden states of a frozen encoder; the null condition is the empty text."""
+
+    reads = frozenset({"text"})
+
+    def __init__(self, model: str, length: int, drop: float):
+        """Raises ValueError when transformers or the model cannot be had."""
+        super().__init__(model, drop)
+        self.length = length
+
     def encode(self, texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor, Any]:
         """Texts -> hidden states (B,L,K), mask (B,L) bool, and the encoder's whole answer. No gradient, no AMP."""
-        encoder, tokenizer = self.told(lambda: loaded(type(self), self.model, str(device)))
+        encoder, tokenizer = self.encoder(device), self.told(lambda: words_of(self.model))
         words = tokenizer(
             list(texts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
         ).to(device)
@@ -77,17 +91,24 @@ class PretrainedText(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def loaded(adapter: type[PretrainedText], model: str, device: str) -> tuple[nn.Module, Any]:
-    """The frozen encoder on this device, and its tokenizer."""
+def loaded(adapter: type[Pretrained], model: str, device: str) -> nn.Module:
+    """The frozen encoder on this device."""
     prepare_torchvision()
-    import transformers
-
     config = adapter.config(adapter, model)
     encoder_class = adapter.encoder_class(adapter, config)
     if model == TOY:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            encoder, tokenizer = encoder_class(config), transformers.ByT5Tokenizer()
+            encoder = encoder_class(config)
     else:
-        encoder, tokenizer = encoder_class.from_pretrained(model), transformers.AutoTokenizer.from_pretrained(model)
-    return encoder.float().to(device).eval().requires_grad_(False), tokenizer
+        encoder = encoder_class.from_pretrained(model)
+    return encoder.float().to(device).eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=4)
+def words_of(model: str) -> Any:
+    """The tokenizer of a model; bytes for the toy."""
+    prepare_torchvision()
+    import transformers
+
+    return transformers.ByT5Tokenizer() if model == TOY else transformers.AutoTokenizer.from_pretrained(model)

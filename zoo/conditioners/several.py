@@ -1,7 +1,7 @@
 """Several conditions at once, each dropped on its own.
 
 Brooks et al. 2022, InstructPix2Pix (2211.09800), sec. 3.2.1: conditions that are dropped independently can be
-guided separately. Vectors are added, tokens and channels stand side by side.
+guided separately. Vectors are added, all else stands side by side.
 """
 
 from __future__ import annotations
@@ -35,33 +35,48 @@ class Several(nn.Module):
         self.parts = nn.ModuleList(parts)
         self.drop = (*(float(part.drop) for part in parts), drop_all)
         self.reads = frozenset().union(*(getattr(part, "reads", ()) for part in parts))
-        speaking = [spec for spec in specs if spec.tokens]
+        self.also = frozenset().union(*(getattr(part, "also", ()) for part in parts))
+        self.entries = {entry: shape for part in parts for entry, shape in getattr(part, "entries", {}).items()}
         self.spec = CondSpec(
             vector=max(spec.vector for spec in specs),
-            tokens=width if speaking else 0,
-            length=sum(spec.length for spec in speaking),
+            tokens=common([spec.tokens for spec in specs], width),
+            length=sum(spec.length for spec in specs),
             channels=sum(spec.channels for spec in specs),
+            image=common([spec.image for spec in specs], width),
         )
-        self.widen = nn.ModuleList(
-            nn.Linear(spec.tokens, width) if spec.tokens not in (0, width) else nn.Identity() for spec in specs
-        )
+        self.widen = nn.ModuleList(widening(spec.tokens, self.spec.tokens) for spec in specs)
+        self.widen_image = nn.ModuleList(widening(spec.image, self.spec.image) for spec in specs)
 
     def forward(self, batch: Batch, drop: Tensor) -> Cond:
         """drop (B,) for all parts, or (B,parts+1): a column for each part, the last one for all -> their sum.
 
-        vector (B,width), tokens (B,L,width) with mask (B,L), channels (B,k,t,h,w), as far as there are any.
+        vector (B,width), tokens (B,L,D) with mask (B,L), channels (B,k,t,h,w), image (B,M,K), as far as there are
+        any. Tokens of different widths are taken to the network's, by a Linear each.
         """
         columns = drop[:, None] if drop.ndim == 1 else drop[:, :-1] | drop[:, -1:]
         columns = columns.expand(-1, len(self.parts)).unbind(1)
         conds = [part(batch, column) for part, column in zip(self.parts, columns, strict=True)]
         tokens = [widen(c.tokens) for c, widen in zip(conds, self.widen, strict=True) if c.tokens is not None]
         masks = [seen(c) for c in conds if c.tokens is not None]
+        images = [widen(c.image) for c, widen in zip(conds, self.widen_image, strict=True) if c.image is not None]
         return Cond(
             vector=total([c.vector for c in conds if c.vector is not None]),
             tokens=beside(tokens),
             mask=beside(masks),
             channels=beside([c.channels for c in conds if c.channels is not None]),
+            image=beside(images),
         )
+
+
+def common(widths: Sequence[int], network: int) -> int:
+    """The width of all that is not 0: their own where they agree, else the network's."""
+    given = {width for width in widths if width}
+    return given.pop() if len(given) == 1 else network if given else 0
+
+
+def widening(width: int, wanted: int) -> nn.Module:
+    """A Linear from one width to the other, or nothing to do."""
+    return nn.Linear(width, wanted) if width not in (0, wanted) else nn.Identity()
 
 
 def seen(cond: Cond) -> Tensor:

@@ -21,6 +21,7 @@ class Size(nn.Module):
     """The size a clip was made in (batch["size"], for data cropped or scaled from it), else the size it has."""
 
     reads = frozenset({"video"})
+    also = frozenset({"size"})
 
     def __init__(self, drop: Fraction = 0.1, *, width: int):
         super().__init__()

@@ -17,7 +17,8 @@ from vidiff.types import Batch, Cond, CondSpec, Count, Fraction
 class TextEmbeddings(nn.Module):
     """Passes batch["text_tokens"] (B,length,dim) on, with batch["text_mask"] (B,length) where it is given."""
 
-    reads = frozenset({"text_tokens", "text_mask"})
+    reads = frozenset({"text_tokens"})
+    also = frozenset({"text_mask"})
 
     def __init__(self, dim: Count = 4096, length: Count = 128, drop: Fraction = 0.1):
         super().__init__()

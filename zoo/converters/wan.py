@@ -1,8 +1,9 @@
 """Checkpoints of Wan 2.1's transformer in the form of diffusers: WanTransformer3DModel (2503.20314).
 
 It takes latents of its VAE in patches, 1000 sigma as time, and answers noise - x0 in patches ordered
-(pt ph pw c). The image-to-video model has more channels at its entrance, our condition's `channels`, and a
-second set of keys and values for the tokens of an image, our condition's `image`.
+(pt ph pw c). The image-to-video model has more channels at its entrance, our condition's `channels` (in patches, as
+the tokenizer orders the latent's), and a second set of keys and values for the tokens of an image, our condition's
+`image`: conditioners text_embeddings, image_embeddings and latent_beside together.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ HEAD_ROWS = ("head.linear.weight", "head.linear.bias")
 
 @CONVERTERS.register("wan")
 class Wan:
-    """Wan 2.1's transformer, text to video: diffusers' WanTransformer3DModel."""
+    """Wan 2.1's transformer, text and image to video: diffusers' WanTransformer3DModel."""
 
     keys = ("patch_embedding.weight", "condition_embedder.time_proj.weight",
             "condition_embedder.text_embedder.linear_1.weight", "blocks.0.attn2.norm_q.weight")  # fmt: skip
@@ -63,12 +64,13 @@ class Wan:
         num_heads: Count | None = None,
         sizes: tuple[Count, Count, Count] = (21, 30, 52),
         length: Count = 512,
+        places: Count = 257,
     ):
-        """`sizes` (t,h,w) of the tokens (480p of 81 frames), `length` of the text.
+        """`sizes` (t,h,w) of the tokens (480p of 81 frames), `length` of the text, `places` of an image's tokens.
 
         Published models have heads of 128 channels.
         """
-        self.num_heads, self.sizes, self.length = num_heads, sizes, length
+        self.num_heads, self.sizes, self.length, self.places = num_heads, sizes, length, places
 
     def describe(self, state: State) -> Description:
         """The components of this checkpoint. Raises ValueError for what nobody says."""
@@ -93,16 +95,22 @@ class Wan:
                     "frequencies": state["condition_embedder.time_embedder.linear_1.weight"].shape[1],
                 },
                 "positions": {"name": "rotary", "sections": [dim // num_heads - 2 * side, side, side]},
-                "conditioner": {
-                    "name": "text_embeddings",
-                    "dim": state["condition_embedder.text_embedder.linear_1.weight"].shape[1],
-                    "length": self.length,
-                },
+                "conditioner": self._conditioner(state),
                 "objective": {"name": "rectified_flow"},
             },
             grid=Grid(out, *self.sizes),
             out_channels=out,
         )
+
+    def _conditioner(self, state: State) -> dict:
+        dim = state["condition_embedder.text_embedder.linear_1.weight"].shape[1]
+        parts = [{"name": "text_embeddings", "dim": dim, "length": self.length}]
+        if "condition_embedder.image_embedder.norm1.weight" in state:
+            dim = len(state["condition_embedder.image_embedder.norm1.weight"])
+            parts.append({"name": "image_embeddings", "dim": dim, "places": self.places})
+        channels = state["patch_embedding.weight"][0].numel() - len(state["proj_out.bias"])
+        parts += [{"name": "latent_beside", "channels": channels}] if channels else []
+        return parts[0] if len(parts) == 1 else {"name": "several", "parts": parts}
 
     def from_official(self, state: State) -> Parts:
         """Official state dict -> ours. Raises ValueError for foreign keys."""

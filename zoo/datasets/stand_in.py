@@ -29,11 +29,13 @@ class StandIn:
         fps: Positive = 8.0,
         texts: tuple[Count, Count] | None = None,
         more_shapes: tuple[tuple[Count, Count, Count], ...] = (),
+        entries: dict[str, Any] | None = None,
         *,
         seed: int = 0,
         split: str = "train",
     ):
-        """`shape` (C,T,H,W), in turn with `more_shapes` (T,H,W); `texts` (L,K) of encoded texts.
+        """`shape` (C,T,H,W), in turn with `more_shapes` (T,H,W); `texts` (L,K) of encoded texts; `entries` what else a
+        conditioner reads, {name: shape}, as normal numbers.
 
         Raises ValueError for an unknown split.
         """
@@ -41,7 +43,7 @@ class StandIn:
             raise ValueError(f"split '{split}' is not known. There is {', '.join(SPLITS)}.")
         self.shape, self.num_classes, self.clips, self.fps = tuple(shape), num_classes, clips, float(fps)
         self.shapes = (self.shape, *((self.shape[0], *more) for more in more_shapes))
-        self.texts = tuple(texts) if texts else None
+        self.texts, self.entries = tuple(texts) if texts else None, entries or {}
         self.seed = derive(seed, "stand_in", split)
 
     def __len__(self) -> int:
@@ -63,4 +65,4 @@ class StandIn:
             words = torch.randint(1, self.texts[0] + 1, (), generator=dice)
             item["text_tokens"] = torch.randn(self.texts, generator=dice)
             item["text_mask"] = torch.arange(self.texts[0]) < words
-        return item
+        return item | {name: torch.randn(*shape, generator=dice) for name, shape in self.entries.items()}
