@@ -12,6 +12,8 @@ from vidiff.random import Random, generator
 from vidiff.registry import PATHS, PREDICTIONS, SAMPLERS, build
 
 D = 3
+STRAIGHT = ("linear", "ve")
+"""Where the way to a single data point is a straight line in t."""
 
 
 @pytest.fixture(params=SAMPLERS.names())
@@ -75,7 +77,7 @@ def test_promised_number_of_evaluations(sampler):
     exact = three(D).estimate(path)
     times = sampler.spacing(sampler.steps, path, (0.0, 1.0))
     sampler(lambda x, t: calls.append(t) or exact(x, t), begin(path, 1), times, path, draws())
-    assert len(calls) == sampler.evaluations
+    assert sampler.evaluations in (len(calls), None)
     assert all(t.shape == (5,) and t.dtype == torch.float64 for t in calls)
 
 
@@ -92,10 +94,13 @@ def test_one_step_and_repeated_times_are_finite(sampler, path, times):
 
 @pytest.mark.parametrize("path", PATHS.names())
 def test_one_step_to_clean_finds_a_single_data_point(sampler, path):
-    path, point = PATHS[path].build(), gaussian([0.4, -1.3, 0.8], [0.0, 0.0, 0.0])
+    """Or many steps, for a method that follows dx/dt on a curved path."""
+    straight, path = path in STRAIGHT, PATHS[path].build()
+    point = gaussian([0.4, -1.3, 0.8], [0.0, 0.0, 0.0])
     for t in (0.9, 0.2):
-        out = sampler(point.estimate(path), begin(path, t), grid(1, t), path, draws())
-        assert torch.allclose(out, point.means.expand(5, D), atol=1e-9)
+        steps, near = (1, 1e-9) if sampler.lands or straight else (400, 0.05)
+        out = sampler(point.estimate(path), begin(path, t), grid(steps, t), path, draws())
+        assert torch.allclose(out, point.means.expand(5, D), atol=near)
 
 
 def test_a_sample_does_not_depend_on_its_batch(sampler):

@@ -17,6 +17,10 @@ def spacing(request):
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
 @pytest.mark.parametrize("interval", [(0.0, 1.0), (0.3, 0.95)])
 def test_descends_within_the_interval_to_clean(spacing, path, steps, interval):
+    if spacing.fixed not in (None, steps):
+        with pytest.raises(ValueError, match=f"{steps} steps, and the list of"):
+            spacing(steps, PATHS[path].build(), interval)
+        steps = spacing.fixed
     times = spacing(steps, PATHS[path].build(), interval)
     assert times.shape == (steps + 1,) and times.dtype == torch.float64 and times.device.type == "cpu"
     assert times[-1] == 0 and (times.diff() <= 0).all()

@@ -22,6 +22,23 @@ class Estimate(NamedTuple):
 
     x0: Tensor
     noise: Tensor
+    share = None
+    """(B,...) in [0, 1] where the network learned variances: its place between the logs of beta~ (0) and beta (1)."""
+
+    def believing(self, x0: Tensor, noise: Tensor) -> Estimate:
+        """Another x0 and noise with the same variances."""
+        return Estimate(x0, noise).spread(self.share)
+
+    def spread(self, share: Tensor | None) -> Estimate:
+        """The same x0 and noise with these variances (Nichol & Dhariwal 2021 (2102.09672), eq. 15)."""
+        return self if share is None else _Spread(*self, share)
+
+
+class _Spread(Estimate):
+    def __new__(cls, x0: Tensor, noise: Tensor, share: Tensor) -> _Spread:
+        self = super().__new__(cls, x0, noise)
+        self.share = share
+        return self
 
 
 EstimateFn = Callable[[Tensor, Tensor], Estimate]

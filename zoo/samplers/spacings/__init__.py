@@ -1,3 +1,21 @@
 """Spacings: where the steps of a sampler lie."""
 
-from zoo.samplers.spacings import karras, leading, logsnr, quadratic, respaced, shifted, uniform  # noqa: F401
+from zoo.samplers.spacings import (  # noqa: F401
+    dynamic_shifted,
+    explicit,
+    explicit_levels,
+    karras,
+    leading,
+    linear_quadratic,
+    linspace,
+    logsnr,
+    matched,
+    polyexponential,
+    quadratic,
+    respaced,
+    sections,
+    shifted,
+    stretched,
+    trailing,
+    uniform,
+)

@@ -19,7 +19,7 @@ class Shifted(Spacing):
     """t' = s t / (1 + (s - 1) t) of another spacing, as a fraction of its first time; s = `factor`."""
 
     def __init__(self, factor: Positive = 3.0, spacing: Spacing | str = "uniform"):
-        self.factor, self.spacing = factor, spacing
+        self.factor, self.spacing, self.fixed = factor, spacing, spacing.fixed
 
     def __call__(self, steps: int, path: Path, interval: Interval) -> Tensor:
         times = self.spacing(steps, path, interval)

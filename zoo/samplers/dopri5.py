@@ -1,0 +1,57 @@
+"""Adaptive Runge-Kutta for the probability-flow ODE: Dormand & Prince 1980; Song et al. 2021 (2011.13456), app. D.4."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vidiff.diffusion.adaptive import dopri5
+from vidiff.diffusion.estimate import EstimateFn, place, velocity
+from vidiff.diffusion.path import Path
+from vidiff.diffusion.sampler import Sampler, Spacing, finite_slope
+from vidiff.random import Random
+from vidiff.registry import SAMPLERS
+from vidiff.types import Count, Positive
+
+
+@SAMPLERS.register("dopri5", tiny=dict(steps=3), parts={"spacing": "spacing", "path": "path"})
+class Dopri5(Sampler):
+    """Order 5 with an error estimate: each sample chooses its own steps, so that each stays within rtol and atol.
+
+    The grid matters at its ends only: where the slope is infinite (`vp` and tables at 0), the first or last step of
+    the grid is an `euler` one. The number of evaluations is known afterwards, and is what the slowest sample needs.
+    """
+
+    lands = False
+
+    def __init__(
+        self,
+        steps: Count = 50,
+        spacing: Spacing | str = "uniform",
+        path: Path | str | None = None,
+        rtol: Positive = 1e-5,
+        atol: Positive = 1e-5,
+        limit: Count = 10_000,
+    ):
+        super().__init__(steps, spacing, path)
+        self.rtol, self.atol, self.limit = rtol, atol, limit
+
+    def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
+        def slope(x: Tensor, t: Tensor) -> Tensor:
+            return velocity(path, estimate(x, t), t)
+
+        finite = finite_slope(path, times)
+        first, last = 0, len(times) - 1
+        if not finite[0]:
+            first = 1
+            x = place(path, estimate(x, times[0].expand(len(x))), times[1].expand(len(x)))
+        if not finite[-1]:
+            last -= 1
+        if first < last:
+            x = dopri5(slope, x, times[first], times[last], self.rtol, self.atol, self.limit)
+        if last < len(times) - 1 and first <= last:
+            x = place(path, estimate(x, times[last].expand(len(x))), times[-1].expand(len(x)))
+        return x
+
+    @property
+    def evaluations(self) -> None:
+        return None
