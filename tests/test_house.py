@@ -20,7 +20,7 @@ FOLDERS = {
     "tokenizer": "tokenizers", "backbone": "backbones", "conditioner": "conditioners", "attention": "attention",
     "positions": "positions", "objective": "objectives", "path": "objectives/paths", "times": "objectives/times",
     "prediction": "objectives/predictions", "weighting": "objectives/weightings", "noise": "objectives/noises",
-    "sampler": "samplers", "spacing": "samplers/spacings", "guidance": "guidance", "dataset": "datasets",
+    "sampler": "samplers", "spacing": "samplers/spacings", "guidance": "guidance", "cache": "caches", "dataset": "datasets",
     "task": "tasks", "metric": "metrics", "callback": "callbacks",
 }  # fmt: skip
 
@@ -55,7 +55,8 @@ def test_vidiff_never_imports_zoo(file):
 
 
 ALLOWED_IN_ZOO = ("vidiff.registry", "vidiff.types", "vidiff.diffusion", "vidiff.random", "vidiff.video",
-                  "vidiff.precision", "vidiff.lazy", "vidiff.gate", "vidiff.blocks", "zoo.layers")  # fmt: skip
+                  "vidiff.precision", "vidiff.lazy", "vidiff.gate", "vidiff.blocks", "vidiff.caching",
+                  "zoo.layers")  # fmt: skip
 
 
 @pytest.mark.parametrize("file", sources("zoo"), ids=name_of)
@@ -77,7 +78,9 @@ LAYERS = {  # module prefix -> what of the house it may import
     "vidiff.diffusion": ("vidiff.diffusion", "vidiff.random", "vidiff.types", "vidiff.precision", "vidiff.registry"),
     "vidiff.video": ("vidiff.types", "vidiff.video", "vidiff.errors"),
     "vidiff.config": ("vidiff.config", "vidiff.registry", "vidiff.types", "vidiff.errors"),
-    "vidiff.diffuser": ("vidiff.diffusion", "vidiff.random", "vidiff.types", "vidiff.video", "vidiff.blocks"),
+    "vidiff.diffuser": ("vidiff.diffusion", "vidiff.random", "vidiff.types", "vidiff.video", "vidiff.blocks",
+                        "vidiff.caching"),
+    "vidiff.caching": ("vidiff.blocks",),
     "vidiff.blocks": (),
 }
 

@@ -96,3 +96,20 @@ def check_blocks(backbone: nn.Module, blocks: Iterable[int]) -> None:
     wrong = [i for i in blocks if i >= num]
     if wrong:
         raise ValueError(f"there is no block {wrong[0]}: the backbone has {num}, 0 to {num - 1}.")
+
+
+def narrowed(inputs: Any, index: Tensor, num: int, folds: int = 1) -> Any:
+    """Of a block's inputs the rows of this index, where they have `num` rows; nested in tuples and lists as well.
+
+    Tensors of three axes or more and masks are batch first, of which each row may be `folds` (frames, places); what
+    else depends on the batch has a `narrowed` of its own.
+    """
+    if isinstance(inputs, Tensor):
+        if inputs.ndim < 2 or (inputs.ndim == 2 and inputs.dtype != torch.bool):
+            return inputs
+        if len(inputs) == num * folds:
+            return inputs.unflatten(0, (num, folds))[index].flatten(0, 1)
+        return inputs[index] if len(inputs) == num else inputs
+    if isinstance(inputs, (tuple, list)):
+        return type(inputs)(narrowed(one, index, num, folds) for one in inputs)
+    return inputs.narrowed(index, num) if hasattr(inputs, "narrowed") else inputs

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from vidiff.blocks import Rows
+from vidiff.caching import Cache, Tally
 from vidiff.config import Config, ConfigError, load
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
@@ -48,6 +50,7 @@ class Plan:
     runs: dict[str, Any] = field(default_factory=dict)
     """The other runs whose models components asked for, with what `read` said of them."""
     task: Task = field(default_factory=Task)
+    cache: Cache = field(default_factory=Cache)
 
 
 Read = Callable[[Diffuser, str], Any]
@@ -96,6 +99,7 @@ def plan(config: Config, device: str = "cpu", read: Read | None = None, training
     builder.dataset = builder.attempt("data", lambda: build_dataset(config, "train"))
     sampler = builder.attempt("sampler", lambda: build("sampler", config.components["sampler"]))
     guidance = builder.attempt("guidance", lambda: build("guidance", config.components["guidance"], load=builder.load))
+    cache = builder.attempt("cache", lambda: build("cache", config.components["cache"]))
     if builder.dataset is not None:
         builder.attempt("data", lambda: check_batch(config, builder.dataset))
     with torch.device("meta"):
@@ -105,6 +109,8 @@ def plan(config: Config, device: str = "cpu", read: Read | None = None, training
             builder.attempt("backbone", lambda shape=shape: try_shape(config, diffuser, builder.dataset, shape))
         builder.attempt("attention", lambda: check_attention(config, diffuser, device))
         builder.attempt("guidance", lambda: check_guidance(guidance, diffuser))
+        if cache is not None and not builder.problems:
+            builder.attempt("cache", lambda: check_cache(cache, diffuser, builder.grid))
         builder.attempt("sampler", lambda: check_sampler(sampler, diffuser))
         builder.attempt("conditioner", lambda: check_reads(config, diffuser, builder.dataset))
         task = builder.attempt("task", lambda: build_task(config, diffuser, tuple(builder.dataset.shape)))
@@ -114,7 +120,7 @@ def plan(config: Config, device: str = "cpu", read: Read | None = None, training
         raise ConfigError(builder.problems)
     shape = tuple(builder.dataset.shape)
     grid = Grid(*diffuser.tokenizer.latent_shape(shape))
-    return Plan(config, builder.dataset, grid, diffuser, sampler, guidance, shape, builder.runs, task)
+    return Plan(config, builder.dataset, grid, diffuser, sampler, guidance, shape, builder.runs, task, cache)
 
 
 def build_task(config: Config, diffuser: Diffuser, shape: tuple[int, int, int, int]) -> Task:
@@ -211,6 +217,13 @@ def check_guidance(guidance: Guidance | None, diffuser: Diffuser) -> None:
     if guidance.needs_uncond and not diffuser.conditioner.spec.provides:
         raise ValueError("this guidance compares with and without a condition, and the conditioner gives none.")
     guidance.check(diffuser)
+
+
+def check_cache(cache: Cache, diffuser: Diffuser, grid: Grid) -> None:
+    """Raises ValueError when the backbone's blocks are not what the cache keeps."""
+    cache.check(diffuser.backbone)
+    with cache.start(Tally()).call(diffuser.backbone, [None], Rows(1, torch.device("meta"))):
+        rehearse(diffuser, grid)
 
 
 def check_sampler(sampler: Sampler | None, diffuser: Diffuser) -> None:

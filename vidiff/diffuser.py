@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vidiff.blocks import Rows
+from vidiff.caching import CacheRun, Caching
 from vidiff.diffusion.estimate import Aiming, Estimate, EstimateFn
 from vidiff.diffusion.guidance import Branch, Given, Guidance
 from vidiff.diffusion.noise import PriorRandom
@@ -85,18 +86,38 @@ class Diffuser(nn.Module):
             return self.tokenizer.encode(video)
 
     def conditions(self, batch: Batch, num: int, drop: Tensor | None = None) -> tuple[Cond, Cond]:
-        """The condition of a batch of `num`, and beside it the null condition, in which everything is dropped."""
+        """The condition of a batch of `num`, and beside it the null condition, in which everything is dropped.
+
+        With texts as "negative" in the batch it is told those in the place of no text.
+        """
         device = next(self.parameters()).device
         keep = torch.zeros(num, dtype=torch.bool, device=device)
         if ("latent" in self.reads or self.base_fps) and "latent" not in batch and "video" in batch:
             batch = {**batch, "latent": self.encode(batch["video"])}
-        return self.condition(batch, keep if drop is None else drop), self.condition(batch, ~keep)
+        cond = self.condition(batch, keep if drop is None else drop)
+        if "negative" not in batch:
+            return cond, self.condition(batch, ~keep)
+        return cond, self.condition({**batch, "text": batch["negative"]}, self.all_but_text(num).to(device))
+
+    def all_but_text(self, num: int) -> Tensor:
+        """Every condition dropped but those that read a text: (num,) bool or, with several, (num,k)."""
+        parts = getattr(self.conditioner, "parts", None)
+        dropped = False if parts is None else [*("text" not in part.reads for part in parts), False]
+        return torch.tensor(dropped).expand(num, *torch.tensor(dropped).shape)
 
     def estimator(
-        self, guidance: Guidance, batch: Batch, num: int, watch: Callable[[], None] = lambda: None
+        self,
+        guidance: Guidance,
+        batch: Batch,
+        num: int,
+        watch: Callable[[], None] = lambda: None,
+        caching: Caching = CacheRun,
     ) -> EstimateFn:
-        """The guided estimate as a function of (x_t, t); `watch` is called before each evaluation."""
-        return self.guided(guidance, *self.conditions(batch, num), watch)
+        """The guided estimate as a function of (x_t, t); `watch` is called before each evaluation.
+
+        What `caching` makes keeps the state of this run.
+        """
+        return self.guided(guidance, *self.conditions(batch, num), watch, caching)
 
     def prepared(self, conds: Sequence[Cond]) -> list[Cond]:
         """Conditions with what the backbone makes of them once for all x_t and times, in one call for all of them."""
@@ -108,11 +129,17 @@ class Diffuser(nn.Module):
         return [replace(cond, prepared=part) for cond, part in zip(conds, parts, strict=True)]
 
     def guided(
-        self, guidance: Guidance, cond: Cond, uncond: Cond, watch: Callable[[], None] = lambda: None
+        self,
+        guidance: Guidance,
+        cond: Cond,
+        uncond: Cond,
+        watch: Callable[[], None] = lambda: None,
+        caching: Caching = CacheRun,
     ) -> EstimateFn:
         """`estimator` for conditions that were made already."""
-        cond, *rest = self.prepared([cond, uncond] if guidance.needs_uncond else [cond])
+        cond, *rest = self.prepared([cond, uncond] if getattr(guidance, "needs_uncond", True) else [cond])
         uncond = rest[0] if rest else uncond
+        cache = caching()
         aim: list[Tensor] = []  # where the step ends, as long as the guidance evaluates for it
 
         def evaluate(x: Tensor, t: Tensor, branches: Sequence[Branch]) -> list[Estimate]:
@@ -123,6 +150,7 @@ class Diffuser(nn.Module):
                 for i, branch in enumerate(branches):
                     if branch.disturb is not None:
                         during.enter_context(branch.disturb(self.backbone, rows, range(i * num, (i + 1) * num)))
+                during.enter_context(cache.call(self.backbone, branches, rows))
                 conds = join([branch.cond for branch in branches])
                 ends = [torch.cat([s] * k) for s in aim]
                 all_ = self.objective.estimate(self.backbone, torch.cat([x] * k), torch.cat([t] * k), conds, *ends)
@@ -159,6 +187,7 @@ class Diffuser(nn.Module):
         watch: Callable[[], None] = lambda: None,
         task: Task | None = None,
         notes: dict[str, Any] | None = None,
+        caching: Caching = CacheRun,
     ) -> Tensor:
         """Draw one video per row of `random` -> (B,C,T,H,W), about [-1,1].
 
@@ -175,7 +204,7 @@ class Diffuser(nn.Module):
             shown = known is not None and "latent" in self.reads
             told = {**batch, "latent": known.shown, "known": known.frames} if shown else batch
             told = {**told, "grid": Grid(*grid)} if self.base_fps else told
-            estimate = self.estimator(guidance, told, len(random.rows), watch)
+            estimate = self.estimator(guidance, told, len(random.rows), watch, caching)
             return estimate if sampler.path is None else transfer(estimate, objective.path, path, objective.interval)
 
         sampling = Sampling(

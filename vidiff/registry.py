@@ -159,7 +159,7 @@ KINDS: dict[str, Registry] = {
     for kind in (
         "dataset", "tokenizer", "conditioner", "backbone", "attention", "positions",
         "objective", "path", "prediction", "weighting", "times", "noise",
-        "sampler", "spacing", "guidance", "task", "metric", "callback",
+        "sampler", "spacing", "guidance", "cache", "task", "metric", "callback",
     )
 }  # fmt: skip
 
@@ -168,6 +168,7 @@ BACKBONES, ATTENTION, POSITIONS = KINDS["backbone"], KINDS["attention"], KINDS["
 OBJECTIVES, PATHS, PREDICTIONS = KINDS["objective"], KINDS["path"], KINDS["prediction"]
 WEIGHTINGS, TIMES, NOISES = KINDS["weighting"], KINDS["times"], KINDS["noise"]
 SAMPLERS, SPACINGS, GUIDANCE = KINDS["sampler"], KINDS["spacing"], KINDS["guidance"]
+CACHES = KINDS["cache"]
 TASKS, METRICS, CALLBACKS = KINDS["task"], KINDS["metric"], KINDS["callback"]
 
 CONVERTERS = Registry("converter")

@@ -3,6 +3,7 @@
 from zoo import (  # noqa: F401
     attention,
     backbones,
+    caches,
     callbacks,
     conditioners,
     converters,

@@ -202,7 +202,7 @@ def test_a_sample_is_the_same_in_any_company(trained, tmp_path):
 
 def test_sampling_refuses(trained, capsys):
     for argv, text in (
-        ([trained, "backbone.depth=3"], "only sampler, guidance, task and attention"),
+        ([trained, "backbone.depth=3"], "only sampler, guidance, cache, task and attention"),
         ([trained, "sampler.name=hein"], "Did you mean 'heun'?"),
         ([trained, "--format", "gif,avi"], "avi"),
         ([trained, "--label", "12"], "label 12 is not a class"),

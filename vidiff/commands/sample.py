@@ -39,17 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         [
             "runs/nano_sora_cpu --num 16 --grid --format gif,png",
             "runs/nano_sora_cpu sampler.name=heun sampler.steps=20 --compare --out samples/heun",
+            "runs/advanced_class guidance.name=apg guidance.scale=5 cache=first_block --out samples/apg",
             "runs/video_prediction task.count=4 --compare",
             "runs/nano_sora_cpu task.name=sdedit task.strength=0.5 --input clip.mp4 --label 3",
         ],
     )
     made.add_argument("run", metavar="RUN|CKPT", help="a run folder, or one of its checkpoints/step_* folders")
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="sampler.*, guidance.*, task.*, attention.*")
+    made.add_argument("overrides", nargs="*", metavar="key=value", help="sampler.*, guidance.*, cache.*, task.*, "
+                      "attention.*")  # fmt: skip
     add_run_flags(made, seed="seed of the noise (that of the run)")
     made.add_argument("--num", type=int, default=8, metavar="N", help="how many videos (8)")
     made.add_argument("--steps", type=int, metavar="N", help="the same as sampler.steps=N")
     made.add_argument("--label", type=int, metavar="K", help="the class of all videos (all classes in turn)")
     made.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a text; several take turns")
+    made.add_argument("--negative", metavar="TEXT", help="a text to be guided away from (none: no text)")
     made.add_argument("--input", action="append", default=[], metavar="FILE", help="a video file for a task that takes "
                       "given videos (held-out clips); several take turns")  # fmt: skip
     made.add_argument("--weights", default="ema", metavar="W", help=f"{GRAMMAR} (ema)")
@@ -75,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     device = pick_device(arguments.device)
     rows = range(arguments.num)
     videos = [given_video(file, made.shape) for file in arguments.input]
-    conditions = conditions_of(made, rows, arguments.label, arguments.prompt, videos)
+    conditions = conditions_of(made, rows, arguments.label, arguments.prompt, videos, arguments.negative)
     out = _out(arguments, folder, checkpoint, made)
     diffuser = build_diffuser(made.config, made.dataset).to(device).eval()
     widen_convolutions(diffuser, device, made.config.train.precision)
@@ -88,12 +91,15 @@ def run(arguments: argparse.Namespace) -> None:
         drawing = draw(
             diffuser, made.grid, made.sampler, made.guidance, seed=seed, rows=rows, conditions=conditions,
             batch_size=arguments.batch_size, precision=precision, watch=lambda _: bar.update() and None, task=made.task,
+            cache=made.cache,
         )  # fmt: skip
     files = write_all(out, drawing, formats, arguments, made)
     record = _record(arguments, made, checkpoint, drawing, seed, weights, files)
     (out / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
     if not arguments.quiet:
         print(f"{arguments.num} videos, {drawing.evaluations} network evaluations each, {drawing.seconds:.1f} s: {out}")
+        if drawing.cache:
+            print(f"  cache {made.config.components['cache']['name']}: {saving(drawing.cache)}")
         print("  " + "  ".join(files[-6:]))
 
 
@@ -104,6 +110,14 @@ def one_line() -> Iterator[None]:
         yield
     except ValueError as error:
         raise error if isinstance(error, Refused) else Refused(str(error)) from None
+
+
+def saving(kept: dict[str, Any]) -> str:
+    """What a cache saved, and how wrong it was where it was checked, in words."""
+    text = f"{kept['saved']:.0%} of {kept['rows']} evaluations (counted by row) answered from what was kept"
+    if not kept["checked"]:
+        return f"{text}; its error was never checked"
+    return f"{text}; error where checked: {kept['error_mean']:.2g} on average, {kept['error_max']:.2g} at most"
 
 
 def given_video(file: str, shape: tuple[int, int, int, int]) -> Tensor:
@@ -184,10 +198,11 @@ def real_clips(made: Plan, num: int) -> Tensor:
 
 
 def _plan(folder: Path, arguments: argparse.Namespace) -> tuple[Plan, int]:
-    foreign = [o for o in arguments.overrides if not o.startswith(("sampler", "guidance", "attention", "task"))]
+    free = ("sampler", "guidance", "cache", "task", "attention")
+    foreign = [o for o in arguments.overrides if not o.startswith(free)]
     if foreign:
         raise Refused(
-            f"'{foreign[0]}' would change the trained model; only sampler, guidance, task and attention may change."
+            f"'{foreign[0]}' would change the trained model; only {', '.join(free[:-1])} and {free[-1]} may change."
         )
     overrides = list(arguments.overrides)
     overrides += [f"sampler.steps={arguments.steps}"] if arguments.steps is not None else []
@@ -254,6 +269,8 @@ def _record(
         "sha256": weights.sha256,
         "sampler": config.components["sampler"],
         "guidance": config.components["guidance"],
+        "negative": arguments.negative,
+        "cache": {**config.components["cache"], **drawing.cache},
         "task": {**config.components["task"], **drawing.notes},
         "input": list(arguments.input),
         "seed": seed,

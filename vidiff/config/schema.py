@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
-from vidiff.types import Count, Fraction, Natural, NonNegative, Positive, Range
+from vidiff.types import Count, Fraction, Natural, NonNegative, Positive, Range, Run
 
 Width = Annotated[float, Range(above=0.0, max=0.28)]
 """The relative width of a power function s^gamma: below sqrt(1/12), where gamma is 0."""
@@ -28,6 +28,7 @@ SLOTS: dict[str, Slot] = {
     "objective": Slot("objective", "rectified_flow"),
     "sampler": Slot("sampler", "euler"),
     "guidance": Slot("guidance", "none"),
+    "cache": Slot("cache", "none"),
     "task": Slot("task", "generate"),
 }
 
@@ -37,7 +38,8 @@ class Train:
     """The loop.
 
     `batch_size` counts the clips of one optimizer step over all processes; `accumulate` splits it
-    into that many passes, which changes memory and speed, not the experiment.
+    into that many passes, which changes memory and speed, not the experiment. `init` is a run whose averaged weights
+    the model starts with.
     """
 
     steps: Count = 1000
@@ -50,6 +52,7 @@ class Train:
     nonfinite: Literal["stop", "skip"] = "stop"
     max_nonfinite: Natural = 10
     max_bad_fraction: Fraction = 0.01
+    init: Run | None = None
 
 
 @dataclass(frozen=True)

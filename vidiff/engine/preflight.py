@@ -86,7 +86,7 @@ def dry_run(plan: Plan, world: World, buckets: Buckets | None = None) -> dict[st
     rows = range(2)
     drawing = draw(
         diffuser, plan.grid, plan.sampler, plan.guidance, seed=config.seed, rows=rows,
-        conditions=conditions_of(plan, rows), precision=config.train.precision, task=plan.task,
+        conditions=conditions_of(plan, rows), precision=config.train.precision, task=plan.task, cache=plan.cache,
     )  # fmt: skip
     return {
         "loss": float(loss),

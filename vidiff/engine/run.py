@@ -31,8 +31,8 @@ from vidiff.config.reading import read_yaml
 from vidiff.engine.checkpoint import Checkpoints, write_atomic
 from vidiff.errors import Refused
 
-FREE = ("name", "description", "log", "checkpoint", "callbacks", "sampler", "guidance", "task", "train.workers",
-        "train.max_bad_fraction", "train.nonfinite", "train.max_nonfinite", "attention")  # fmt: skip
+FREE = ("name", "description", "log", "checkpoint", "callbacks", "sampler", "guidance", "cache", "task",
+        "train.workers", "train.max_bad_fraction", "train.nonfinite", "train.max_nonfinite", "attention")  # fmt: skip
 """Keys that may change between the starts of a run: they do not move its weights (attention: by rounding only)."""
 
 ALLOWED = ("train.steps", "train.accumulate", "train.compile", "train.precision", "train.clip",
@@ -96,12 +96,29 @@ class RunFolder:
             return {}
         return status if isinstance(status, dict) else {}
 
-    def record_start(self, argv: Iterable[str], device: torch.device) -> None:
-        """Append to command.txt and write env.json. The environment's variables are never written."""
+    def check_runs(self, runs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raises Refused when a run that this one learns from, or began with, has other weights than at its start."""
+        file = self.path / "env.json"
+        before = json.loads(file.read_text()).get("runs", {}) if file.is_file() else {}
+        for name, now in runs.items():
+            if name in before and before[name]["sha256"] != now["sha256"]:
+                raise Refused(
+                    f"{name} is not what {self.path} was started with: {before[name]['checkpoint']} then, "
+                    f"{now['checkpoint']} now, other weights. Use --out for a new folder, or bring the old ones back."
+                )
+
+    def record_start(
+        self, argv: Iterable[str], device: torch.device, runs: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Append to command.txt and write env.json, with the other `runs` that this one needs.
+
+        The environment's variables are never written.
+        """
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with open(self.path / "command.txt", "a", encoding="utf-8") as file:
             file.write(f"{now}  {shlex.join(argv)}\n")
-        write_atomic(self.path / "env.json", json.dumps(environment(device), indent=1) + "\n")
+        record = environment(device) | ({"runs": dict(runs)} if runs else {})
+        write_atomic(self.path / "env.json", json.dumps(record, indent=1) + "\n")
 
     def record_attention(self, checks: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Keep in env.json how far each attention in use is from the formula; returns those that are new."""

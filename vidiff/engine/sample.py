@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vidiff.building import Plan, build_dataset
+from vidiff.caching import Cache, Tally
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
 from vidiff.diffusion.sampler import Sampler
@@ -39,6 +41,8 @@ class Drawing:
     """Network evaluations per video; guidance with a null branch counts as one batched evaluation."""
     notes: dict[str, Any]
     """What the task had to report."""
+    cache: dict[str, Any]
+    """What a cache saved and how wrong it was (`Tally.record`); empty without one."""
 
 
 def draw(
@@ -54,6 +58,7 @@ def draw(
     precision: str = "fp32",
     watch: Callable[[int], None] = lambda done: None,
     task: Task | None = None,
+    cache: Cache | None = None,
 ) -> Drawing:
     """Draw one video per row number; noise is a function of (seed, row) alone.
 
@@ -63,6 +68,8 @@ def draw(
     """
     device = next(diffuser.parameters()).device
     began, videos, evaluations, notes = time.perf_counter(), [], 0, {}
+    tally = Tally()
+    caching = partial((cache or Cache()).start, tally)
     was_training = diffuser.training
     diffuser.eval()
 
@@ -76,11 +83,12 @@ def draw(
         batch = to_device(collate(conditions[start : start + batch_size]), device) if conditions else {}
         with autocast(device, precision):
             dice = Random(seed, "sample", rows=part)
-            video = diffuser.sample(grid, sampler, guidance, dice, batch, count, task, notes)
+            video = diffuser.sample(grid, sampler, guidance, dice, batch, count, task, notes, caching)
         videos.append(to_uint8(video).cpu())
     diffuser.train(was_training)
     chunks = max(1, len(videos))
-    return Drawing(torch.cat(videos), list(conditions), time.perf_counter() - began, evaluations // chunks, notes)
+    seconds, kept = time.perf_counter() - began, tally.record() if tally.asked else {}
+    return Drawing(torch.cat(videos), list(conditions), seconds, evaluations // chunks, notes, kept)
 
 
 def conditions_of(
@@ -89,11 +97,13 @@ def conditions_of(
     label: int | None = None,
     prompts: Sequence[str] = (),
     videos: Sequence[Tensor] = (),
+    negative: str | None = None,
 ) -> list[dict[str, Any]]:
     """What each row is conditioned on: its class, one of the prompts in turn and, where the conditioner reads more
     than that, or the task takes given videos, held-out clip number `row`; `videos` stand in for those of the clips.
 
-    Raises Refused for a label that is no class, and for prompts or videos that nothing reads.
+    `negative` is the text of the branch that guidance compares with. Raises Refused for a label that is no class, and
+    for prompts, videos or a negative text that nothing reads.
     """
     classes = class_conditions(rows, plan.dataset.num_classes, label)
     reads, name = plan.diffuser.reads, plan.config.components["conditioner"]["name"]
@@ -111,7 +121,11 @@ def conditions_of(
     else:
         clips = held_out_clips(plan, rows, wanted)
     files = [{"video": videos[row % len(videos)]} for row in rows] if videos else []
-    for chosen in (classes if label is not None else [], texts, files):
+    against = [{"negative": negative} for _ in rows] if negative is not None else []
+    if against and not ("text" in reads and plan.guidance.needs_uncond):
+        why = "guidance compares with nothing" if "text" in reads else "the conditioner reads no text"
+        raise Refused(f"--negative would change nothing: {why}. Use guidance.name=cfg on a model that reads text.")
+    for chosen in (classes if label is not None else [], texts, files, against):
         clips = [{**clip, **entry} for clip, entry in zip(clips, chosen, strict=True)] if chosen else clips
     return clips
 

@@ -86,7 +86,8 @@ class Trainer:
         return draw(
             self.model(weights), made.grid, made.sampler, made.guidance,
             seed=self.config.seed, rows=rows, conditions=conditions_of(made, rows),
-            batch_size=batch_size, precision=self.config.train.precision, watch=self.check_interrupt,
+            batch_size=batch_size, precision=self.config.train.precision, watch=self.check_interrupt, task=made.task,
+            cache=made.cache,
         )  # fmt: skip
 
     def panel(self, split: str, num: int, batch_size: int) -> Iterator[tuple[dict[str, Any], list[int]]]:

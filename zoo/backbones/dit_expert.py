@@ -9,6 +9,7 @@ Axes: B batch, t frames, S tokens of a frame, L tokens of the text, N = t*S, D w
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -76,6 +77,12 @@ class ExpertBlock(nn.Module):
         video, text = add(video, text, self.attn(both, rotation, mask), *gates)
         both, *gates = self.norm2(video, text, c)
         return add(video, text, self.mlp(both), *gates)
+
+
+    def modulated(self, video: Tensor, text: Tensor, c: Tensor, *_: Any) -> Tensor:
+        """What the attention is given of the video (B,T,S,D)."""
+        shift, scale, *_ = self.norm1.adaln(c, video.dtype)
+        return torch.addcmul(shift, self.norm1.norm(video), 1 + scale)
 
 
 class ExpertHead(nn.Module):

@@ -8,7 +8,7 @@ Axes: B batch, t frames, S tokens of a frame, L tokens of the text, N = t*S, D w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -106,6 +106,11 @@ class JointBlock(nn.Module):
         answer = self.attention(*(torch.cat(pair, dim=2) for pair in zip(theirs, (q, k, v), strict=True)), mask)
         to_text, to_video = answer.split([text.shape[2], q.shape[2]], dim=2)
         return self.video.hear(video, to_video, *rest), self.text.hear(text, to_text, *rest_text)
+
+    def modulated(self, video: Tensor, text: Tensor, c: Tensor, *_: Any) -> Tensor:
+        """What the attention is given of the video (B,T,S,D)."""
+        shift, scale, *_ = self.video.adaln(c, video.dtype)
+        return modulate(video, shift, scale)
 
 
 @BACKBONES.register("mmdit", tiny=dict(dim=48, depth=2, num_heads=2))

@@ -13,7 +13,7 @@ Axes: B batch, T frames, S tokens of a frame, D width. c is (B,1,1,D) or (B,T,1,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -121,6 +121,11 @@ class AdaLNBlock(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaln(c, x.dtype)
         x = torch.addcmul(x, gate_a, self.attend(modulate(x, shift_a, scale_a, self.norm), rotation))
         return torch.addcmul(x, gate_m, self.mlp(modulate(x, shift_m, scale_m, self.norm)))
+
+    def modulated(self, x: Tensor, c: Tensor, *_: Any) -> Tensor:
+        """What the attention is given (B,T,S,D)."""
+        shift, scale, *_ = self.adaln(c, x.dtype)
+        return modulate(x, shift, scale, self.norm)
 
     def attend(self, x: Tensor, rotation: Rotation | None) -> Tensor:
         """(B,T,S,D) -> (B,T,S,D), tokens meeting along `over`."""

@@ -8,6 +8,8 @@ Axes: B batch, T frames, S tokens of a frame, L tokens of the text, D width. c i
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -89,6 +91,11 @@ class SingleBlock(nn.Module):
         if self.cross is not None:
             x = x + self.look(x, text, mask, image, ready)
         return torch.addcmul(x, gate_m, self.mlp(torch.addcmul(shift_m, self.norm(x), 1 + scale_m)))
+
+    def modulated(self, x: Tensor, shared: Tensor, *_: Any) -> Tensor:
+        """What the attention is given (B,T,S,D)."""
+        shift, scale, *_ = (shared + self.table).to(x.dtype).unbind(-2)
+        return torch.addcmul(shift, self.norm(x), 1 + scale)
 
     def attend(self, x: Tensor, rotation: Rotation | None) -> Tensor:
         """(B,T,S,D) -> (B,T,S,D), tokens meeting along `over`."""

@@ -9,6 +9,8 @@ Axes: B batch, T frames, S tokens of a frame, N = T*S, L tokens of the condition
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -29,6 +31,12 @@ class InContextBlock(AdaLNBlock):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (spread(m, each, length) for m in self.adaln(c, x.dtype))
         x = torch.addcmul(x, gate_a, self.attn(modulate(x, shift_a, scale_a, self.norm), rotation, mask))
         return torch.addcmul(x, gate_m, self.mlp(modulate(x, shift_m, scale_m, self.norm)))
+
+
+    def modulated(self, x: Tensor, c: Tensor, rotation: Rotation | None, length: int, *_: Any) -> Tensor:
+        """What the attention is given (B,N+L,D)."""
+        shift, scale, *_ = (spread(m, x.shape[1] - length, length) for m in self.adaln(c, x.dtype))
+        return modulate(x, shift, scale, self.norm)
 
 
 def spread(m: Tensor, num: int, length: int) -> Tensor:

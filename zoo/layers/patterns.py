@@ -16,6 +16,7 @@ Axes: B batch, t h w the grid, S = h*w tokens of a frame, G groups, N tokens of 
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidiff.blocks import narrowed
 from vidiff.types import Grid
 from zoo.layers.attention import Rotation
 
@@ -102,6 +104,12 @@ class Meeting:
             return y
         before = (self.padding[4], self.padding[2], self.padding[0])
         return y[(slice(None), *(slice(i, i + n) for i, n in zip(before, self.sizes, strict=True)))].flatten(2, 3)
+
+    def narrowed(self, index: Tensor, num: int) -> Meeting:
+        """The same for the rows of this index, out of `num`."""
+        part, groups = copy(self), math.prod(n for name, n in self.lengths.items() if name[0] == "g")
+        part.mask, part.rotation = (narrowed(y, index, num, groups) for y in (self.mask, self.rotation))
+        return part
 
     def turn(self, rotation: Rotation | None, axes: str) -> Meeting:
         """Rotate queries and keys by what `axes` of the whole grid say: cos, sin (B or none, cells, Dh)."""

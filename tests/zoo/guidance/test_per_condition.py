@@ -5,6 +5,7 @@ import torch
 
 from tests.zoo.guidance.conftest import close, same
 from vidiff.diffuser import Diffuser
+from vidiff.diffusion.guidance import Guidance
 from vidiff.registry import build
 
 T = torch.tensor([0.7, 0.3], dtype=torch.float64)
@@ -67,10 +68,12 @@ def test_only_some_conditions_are_kept(model):
     batch = {"label": torch.tensor([1, 4]), "fps": torch.tensor([8.0, 24.0])}
     asked = []
 
-    def look(evaluate, given):
-        asked.extend([given.only([0]), given.only([1]), given.only([]), given.only([0, 1]), given.cond, given.uncond])
+    class Look(Guidance):
+        def __call__(self, evaluate, given):
+            asked.extend(given.only(parts) for parts in ([0], [1], [], [0, 1]))
+            asked.extend([given.cond, given.uncond])
 
-    model.estimator(look, batch, 2)
+    model.estimator(Look(), batch, 2)
     label, fps, neither, both, cond, uncond = (branch.cond.vector for branch in asked)
     keep, drop = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
     by_hand = [part({**batch}, which).vector for part, which in zip(model.conditioner.parts, (keep, drop), strict=True)]
