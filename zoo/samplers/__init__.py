@@ -24,7 +24,6 @@ from zoo.samplers import (  # noqa: F401
     heun2,
     heun3,
     jump,
-    jump,
     lms,
     midpoint,
     ode_euler,
