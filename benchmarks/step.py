@@ -23,6 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,19 +47,26 @@ SIZES = {  # dim, depth, heads, frames, side of the latent, patch, batch
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CHANNELS = 4
 
-Step = Callable[[Tensor, Tensor], Tensor]
+
+class Case(NamedTuple):
+    """What all networks of a table share; `activation` is ours, the others' is GELU in its tanh form."""
+
+    size: str
+    activation: str
+    device: torch.device
+    dtype: torch.dtype
 
 
 class Ours(nn.Module):
     """A backbone of the zoo with its patches, taking and giving latents."""
 
-    def __init__(self, name: str, size: str):
+    def __init__(self, name: str, size: str, activation: str):
         super().__init__()
         dim, depth, heads, frames, side, patch, _ = SIZES[size]
         self.tokenizer = build("tokenizer", {"name": "frame_patch", "size": patch})
         grid = Grid(*self.tokenizer.latent_shape((CHANNELS, frames, side, side)))
         self.net = build(
-            "backbone", {"name": name, "dim": dim, "depth": depth, "num_heads": heads, "activation": "gelu_tanh"},
+            "backbone", {"name": name, "dim": dim, "depth": depth, "num_heads": heads, "activation": activation},
             grid=grid, out_channels=grid.c, cond=CondSpec(), attention=build("attention", "auto"),
             positions=partial(build, "positions", "sincos"),
         )  # fmt: skip
@@ -92,14 +100,15 @@ class Diffusers(nn.Module):
         return self.net(x, timestep=t, encoder_hidden_states=nothing, enable_temporal_attentions=True).sample
 
 
-def networks(size: str) -> dict[str, Callable[[], nn.Module]]:
+def networks(case: Case) -> dict[str, Callable[[], nn.Module]]:
     """name -> maker, in the order of the table."""
+    size, activation = case.size, case.activation
     dim, depth, heads, _, _, patch, _ = SIZES[size]
     write = partial(Textbook, CHANNELS, CHANNELS, patch, dim, depth, heads)
     made: dict[str, Callable[[], nn.Module]] = {
-        "dit_factorized": partial(Ours, "dit_factorized", size),
+        "dit_factorized": partial(Ours, "dit_factorized", size, activation),
         "textbook factorized": partial(write, factorized=True),
-        "dit_joint": partial(Ours, "dit_joint", size),
+        "dit_joint": partial(Ours, "dit_joint", size, activation),
         "textbook joint": partial(write, factorized=False),
     }
     if importlib.util.find_spec("diffusers"):
@@ -113,11 +122,11 @@ RIVALS = {
 }
 
 
-def inputs(size: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def inputs(case: Case) -> tuple[Tensor, Tensor]:
     """A batch of latents and its times."""
-    _, _, _, frames, side, _, batch = SIZES[size]
+    _, _, _, frames, side, _, batch = SIZES[case.size]
     x = torch.randn(batch, CHANNELS, frames, side, side, generator=torch.Generator().manual_seed(0))
-    return x.to(device, dtype), torch.full((batch,), 500.0, device=device)
+    return x.to(case.device, case.dtype), torch.full((batch,), 500.0, device=case.device)
 
 
 def forward(net: nn.Module, x: Tensor, t: Tensor) -> None:
@@ -142,37 +151,38 @@ def clock(step: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def prepared(name: str, size: str, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, torch.optim.Optimizer]:
+def prepared(name: str, case: Case) -> tuple[nn.Module, torch.optim.Optimizer]:
     """A network in its precision and the optimizer that all share."""
     torch.manual_seed(0)
-    net = networks(size)[name]().to(device, dtype).train()
+    net = networks(case)[name]().to(case.device, case.dtype).train()
     used = [p for p in net.parameters() if p.requires_grad]
     return net, torch.optim.AdamW(used, lr=1e-4, fused=True)
 
 
-def peak_mib(name: str, size: str, device: torch.device, dtype: torch.dtype) -> float:
+def peak_mib(name: str, case: Case) -> float:
     """Peak memory of two training steps, above what the process held before."""
+    device = case.device
     if device.type == "cpu" and not sys.platform.startswith("linux"):
         return float("nan")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        net, optimizer = prepared(name, size, device, dtype)
+        net, optimizer = prepared(name, case)
         for _ in range(2):
-            training(net, *inputs(size, device, dtype), optimizer)
+            training(net, *inputs(case), optimizer)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_here, (name, size, str(device), dtype, torch.get_num_threads()))
+        return pool.apply(_peak_here, (name, case, torch.get_num_threads()))
 
 
-def _peak_here(name: str, size: str, device: str, dtype: torch.dtype, threads: int) -> float:
+def _peak_here(name: str, case: Case, threads: int) -> float:
     torch.set_num_threads(threads)
     keep_freed_memory()
-    net, optimizer = prepared(name, size, torch.device(device), dtype)
+    net, optimizer = prepared(name, case)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of starting up
     before = _resident("VmRSS")
     for _ in range(2):
-        training(net, *inputs(size, torch.device(device), dtype), optimizer)
+        training(net, *inputs(case), optimizer)
     return _resident("VmHWM") - before
 
 
@@ -182,19 +192,17 @@ def _resident(key: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
 
 
-def measure(
-    size: str, device: torch.device, dtype: torch.dtype, runs: int, memory: bool, only: str = ""
-) -> dict[str, dict[str, float]]:
+def measure(case: Case, runs: int, memory: bool, only: str = "") -> dict[str, dict[str, float]]:
     """name -> parameters, forward_s, training_s, peak_mib."""
-    batch, found, times = inputs(size, device, dtype), {}, {}
+    batch, found, times = inputs(case), {}, {}
     words = only.lower().split(",")
-    names = [name for name in networks(size) if any(word in name.lower() for word in words)]
-    nets = {name: prepared(name, size, device, dtype) for name in names}
+    names = [name for name in networks(case) if any(word in name.lower() for word in words)]
+    nets = {name: prepared(name, case) for name in names}
     for round_ in range(runs + 1):
         for name, (net, optimizer) in nets.items():
             pair = (
-                clock(partial(forward, net, *batch), device),
-                clock(partial(training, net, *batch, optimizer), device),
+                clock(partial(forward, net, *batch), case.device),
+                clock(partial(training, net, *batch, optimizer), case.device),
             )
             if round_:  # the first warms up
                 times.setdefault(name, []).append(pair)
@@ -206,7 +214,7 @@ def measure(
         }
     del nets
     for name in found:
-        found[name]["peak_mib"] = peak_mib(name, size, device, dtype) if memory else float("nan")
+        found[name]["peak_mib"] = peak_mib(name, case) if memory else float("nan")
     return found
 
 
@@ -237,6 +245,10 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--activation", choices=("gelu", "gelu_tanh"), default="gelu_tanh",
+        help="of our networks: the form the others have (gelu_tanh), or the one that ours have when nothing is said",
+    )  # fmt: skip
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="rounds after one that warms up (5)")
     parser.add_argument("--no-memory", action="store_true", help="skip the fresh processes that measure memory")
     parser.add_argument(
@@ -249,8 +261,12 @@ def main() -> None:
     kept = device.type == "cpu" and not said.plain_malloc and keep_freed_memory()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    print(f"size {said.size} {SIZES[said.size]}, {said.dtype}, {name}, {threads}" + ", freed memory kept" * kept)
-    found = measure(said.size, device, DTYPES[said.dtype], said.runs, not said.no_memory, said.only)
+    print(
+        f"size {said.size} {SIZES[said.size]}, {said.dtype}, ours with {said.activation}, {name}, {threads}"
+        + ", freed memory kept" * kept
+    )
+    case = Case(said.size, said.activation, device, DTYPES[said.dtype])
+    found = measure(case, said.runs, not said.no_memory, said.only)
     print(table(found))
     if said.json:
         Path(said.json).write_text(json.dumps(found, indent=1) + "\n")

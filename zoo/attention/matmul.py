@@ -25,8 +25,6 @@ class MatMul:
 
     forward_mode = True
 
-    forward_mode = True
-
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """q (B,heads,N,Dh), k v (B,heads,M,Dh), mask True = keep -> (B,heads,N,Dh), zeros where all is masked."""
         weights = softmax(scores(q, k), mask)

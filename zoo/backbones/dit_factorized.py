@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from vidiff.registry import BACKBONES
 from vidiff.types import Attention, CondSpec, Count, Depth, Fraction, Grid, Positive
-from zoo.layers.adaln import AdaLNBlock, AdaLNHead, Modulation, modulate
+from zoo.layers.adaln import AdaLNBlock, AdaLNHead, SharedModulation, Steering, modulate
 from zoo.layers.attention import SelfAttention, head_dim, rotate
 from zoo.layers.mlp import Activation
 from zoo.layers.norms import Norm, QKNorm
@@ -92,9 +92,10 @@ class LookingBlock(AdaLNBlock):
 class SequentialBlock(AdaLNBlock):
     """Attention in space, attention in time, an MLP, each modulated and gated: 25 D^2 weights."""
 
+    vectors = 9
+
     def __init__(self, dim: int, num_heads: int, attention: Attention, qk_norm: QKNorm, dropout: float, **others):
         super().__init__(dim, num_heads, attention, qk_norm=qk_norm, dropout=dropout, **others)
-        self.adaln = Modulation(dim, 9)
         self.time_attn = SelfAttention(dim, num_heads, attention, qk_norm, dropout)
 
     def forward(self, x: Tensor, c: Tensor, space: Meeting, time: Meeting) -> Tensor:
@@ -154,6 +155,7 @@ class DiTFactorized(VideoTransformer):
     x (B,c,t,h,w), time (B,) or (B,t), cond.vector (B,dim) -> (B,out_channels,t,h,w).
     `depth` counts blocks, spatial and temporal ones together where they are apart, as the paper does.
     `window` (t,h,w) in latent cells, for the plans that have windows; `causal`: frames do not see later ones.
+    `modulation`: adaLN-Zero (a Linear in every block) or adaLN-single (one for all, and a table in each).
     """
 
     def __init__(
@@ -167,6 +169,7 @@ class DiTFactorized(VideoTransformer):
         mlp_ratio: Positive = 4.0,
         norm: Norm = "layer",
         qk_norm: QKNorm = "none",
+        modulation: Steering = "zero",
         activation: Activation = "gelu",
         dropout: Fraction = 0.0,
         time_scale: Positive = 1000.0,
@@ -180,10 +183,18 @@ class DiTFactorized(VideoTransformer):
     ):
         """Raises ValueError when the heads do not divide the width, or depth, heads, positions do not fit the plan."""
         looks, block = blocks_of(plan, depth), BLOCKS[PLANS[plan].arrangement]
-        settings = dict(mlp_ratio=mlp_ratio, qk_norm=qk_norm, activation=activation, dropout=dropout, norm=norm)
+        settings = dict(
+            mlp_ratio=mlp_ratio,
+            qk_norm=qk_norm,
+            activation=activation,
+            dropout=dropout,
+            norm=norm,
+            modulation=modulation,
+        )
         blocks = [block(dim, num_heads, attention, **settings) for _ in looks]
         head = AdaLNHead(dim, out_channels, norm)
-        super().__init__(blocks, dim, time_scale, recompute, grid, out_channels, cond, head=head)
+        shared = SharedModulation(dim, block.vectors) if modulation == "single" else None
+        super().__init__(blocks, dim, time_scale, recompute, grid, out_channels, cond, head=head, shared=shared)
         self.attention, self.head_dim, self.looks, self.causal = attention, head_dim(dim, num_heads), looks, causal
         self.patterns = {look: patterns(tuple(window))[look] for look in PLANS[plan].looks}
         self.axes = {look: self._axes(pattern) for look, pattern in self.patterns.items()}

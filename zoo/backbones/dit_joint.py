@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vidiff.registry import BACKBONES
 from vidiff.types import Attention, CondSpec, Count, Depth, Fraction, Grid, Positive
-from zoo.layers.adaln import AdaLNBlock, AdaLNHead
+from zoo.layers.adaln import AdaLNBlock, AdaLNHead, SharedModulation, Steering
 from zoo.layers.attention import head_dim
 from zoo.layers.incontext import InContextBlock, keys_kept, unturned
 from zoo.layers.mlp import Activation
@@ -30,6 +30,7 @@ class DiTJoint(TextTransformer):
 
     x (B,c,t,h,w), time (B,) or (B,t) -> (B,out_channels,t,h,w). cond.vector (B,dim) steers the blocks with the time,
     cond.tokens (B,L,K) join the sequence (in-context), cond.channels (B,k,t,h,w) enter beside the latent.
+    `modulation`: adaLN-Zero (a Linear in every block) or adaLN-single (one for all, and a table in each).
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class DiTJoint(TextTransformer):
         mlp_ratio: Positive = 4.0,
         norm: Norm = "layer",
         qk_norm: QKNorm = "none",
+        modulation: Steering = "zero",
         activation: Activation = "gelu",
         dropout: Fraction = 0.0,
         time_scale: Positive = 1000.0,
@@ -55,10 +57,13 @@ class DiTJoint(TextTransformer):
         kind = InContextBlock if cond.tokens else AdaLNBlock
         if cond.tokens and getattr(attention, "seen", None):
             raise ValueError("tokens of a condition are for all to see, this attention is local. Use attention=sdpa.")
-        block = partial(kind, dim, num_heads, attention, "joint", mlp_ratio, qk_norm, activation, dropout, norm)
+        block = partial(
+            kind, dim, num_heads, attention, "joint", mlp_ratio, qk_norm, activation, dropout, norm, modulation
+        )
         super().__init__(
             [block() for _ in range(depth)], dim, time_scale, recompute, grid, out_channels, cond,
             head=AdaLNHead(dim, out_channels, norm),
+            shared=SharedModulation(dim, kind.vectors) if modulation == "single" else None,
             **({"text": nn.Linear(cond.tokens, dim)} if cond.tokens else {}),
         )  # fmt: skip
         self.attention, self.head_dim = attention, head_dim(dim, num_heads)

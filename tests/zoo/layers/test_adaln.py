@@ -1,11 +1,14 @@
 """AdaLN blocks: the formula written out, the identity at the start, one modulation per sample."""
 
+from functools import partial
+
 import pytest
 import torch
 
-import zoo.attention  # noqa: F401
+import zoo  # noqa: F401
 from vidiff.registry import build
-from zoo.layers.adaln import AdaLNBlock, AdaLNHead, Modulation, modulate
+from vidiff.types import Cond, CondSpec, Grid
+from zoo.layers.adaln import AdaLNBlock, AdaLNHead, Modulation, SharedModulation, modulate
 from zoo.layers.norms import NORMS
 
 B, T, S, D = 2, 3, 5, 12
@@ -96,3 +99,37 @@ def test_the_norm_of_choice():
         centred = x - x.mean(-1, keepdim=True)
         assert torch.allclose(nets[0](centred, c), nets[1](centred, c), atol=1e-9) == isinstance(nets[0], AdaLNHead)
         assert not torch.allclose(nets[0](x, c), nets[1](x, c), atol=1e-3)
+
+
+def test_adaln_single_is_one_linear_and_a_table_in_each_block():
+    """Two blocks told alike but for their tables are two adaLN-Zero blocks whose biases are those tables."""
+    torch.manual_seed(0)
+    x, c = draw(B, T, S, D).double(), draw(B, 1, 1, D, seed=7).double()
+    shared = SharedModulation(D, 6).double()
+    weight, tables = draw(6 * D, D, seed=3).double(), draw(2, 6 * D, seed=4).double()
+    for table in tables:
+        single = AdaLNBlock(D, 3, build("attention", "math"), modulation="single").double()
+        zero = AdaLNBlock(D, 3, build("attention", "math")).double()
+        zero.load_state_dict(
+            {
+                **{k: v for k, v in single.state_dict().items() if k != "adaln.table"},
+                "adaln.linear.weight": weight,
+                "adaln.linear.bias": table,
+            }
+        )
+        shared.linear.weight.data, single.adaln.table.data = weight, table
+        torch.testing.assert_close(single(x, shared(c)), zero(x, c), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("plan", ["interleaved", "sequential", "split_heads"])
+def test_adaln_single_in_a_backbone_starts_at_zero_and_is_asked_once_a_call(plan, monkeypatch):
+    calls = []
+    asked = SharedModulation.forward
+    monkeypatch.setattr(SharedModulation, "forward", lambda self, c: calls.append(c.shape) or asked(self, c))
+    wiring = dict(grid=Grid(3, 4, 5, 6), out_channels=3, cond=CondSpec(), attention=build("attention", "math"))
+    net = build(
+        "backbone", {"name": "dit_factorized", "dim": 24, "depth": 4, "num_heads": 2, "plan": plan, "modulation": "single"},
+        positions=partial(build, "positions", "sincos"), **wiring,
+    )  # fmt: skip
+    assert (net(draw(2, 3, 4, 5, 6), torch.tensor([0.2, 0.7]), Cond()) == 0).all()
+    assert calls == [(2, 1, 1, 24)] and all(block.adaln.num == block.vectors for block in net.blocks)
