@@ -14,19 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from vidiff.building import Plan, build_dataset, build_diffuser, plan
+from vidiff.building import Plan, build_diffuser, plan, reshaped
 from vidiff.cli import add_run_flags, execute, parser
 from vidiff.config import load
-from vidiff.engine.data import first_clips
 from vidiff.engine.parallel import pick_device
 from vidiff.engine.runs import find_checkpoint, load_weights, read_run
-from vidiff.engine.sample import Drawing, conditions_of, draw
+from vidiff.engine.sample import Drawing, conditions_of, draw, held_out_clips
 from vidiff.engine.weights import GRAMMAR, Weights, parse_weights
 from vidiff.errors import Refused
 from vidiff.precision import widen_convolutions
 from vidiff.registry import did_you_mean
-from vidiff.types import BadSample
+from vidiff.types import BadSample, shapes_of
 from vidiff.video import fit, gray, probe, read_frames, tile, write_gif, write_mp4, write_npy, write_png_strip
+
+FPS = 8.0
+"""Of files, where nobody says otherwise."""
 
 FORMATS = ("gif", "mp4", "png", "npy")
 
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "runs/nano_sora_cpu sampler.name=heun sampler.steps=20 --compare --out samples/heun",
             "runs/advanced_class guidance.name=apg guidance.scale=5 cache=first_block --out samples/apg",
             "runs/video_prediction task.count=4 --compare",
+            "runs/sora_style --shape 8x64x32 --num 4",
             "runs/nano_sora_cpu task.name=sdedit task.strength=0.5 --input clip.mp4 --label 3",
         ],
     )
@@ -60,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--grid", action="store_true", help="also one video of all of them side by side")
     made.add_argument("--compare", action="store_true", help="also given or held-out clips above, generated "
                       "ones below; what was known has an outline")  # fmt: skip
+    made.add_argument("--shape", metavar="TxHxW", help="frames, height and width to draw (those of the data)")
     made.add_argument("--batch-size", type=int, default=8, metavar="N", help="videos drawn at once (8)")
-    made.add_argument("--fps", type=float, default=8.0, metavar="F", help="frames per second of the files (8)")
+    made.add_argument("--fps", type=float, metavar="F", help="frames per second of the files (8), and of the videos "
+                      "where the model reads it")  # fmt: skip
     made.add_argument("--scale", type=int, metavar="K", help="enlarge each pixel K times (small videos: to about 128)")
     made.add_argument("--overwrite", action="store_true", help="replace files of an earlier call")
     return execute(made, run, argv)
@@ -79,6 +84,9 @@ def run(arguments: argparse.Namespace) -> None:
     rows = range(arguments.num)
     videos = [given_video(file, made.shape) for file in arguments.input]
     conditions = conditions_of(made, rows, arguments.label, arguments.prompt, videos, arguments.negative)
+    if arguments.fps is not None and "fps" in made.diffuser.reads:
+        conditions = [{**condition, "fps": arguments.fps} for condition in conditions]
+    arguments.fps = arguments.fps or FPS
     out = _out(arguments, folder, checkpoint, made)
     diffuser = build_diffuser(made.config, made.dataset).to(device).eval()
     widen_convolutions(diffuser, device, made.config.train.precision)
@@ -192,9 +200,9 @@ def outline(known: Tensor) -> Tensor:
 
 
 def real_clips(made: Plan, num: int) -> Tensor:
-    """The first clips of the held-out split, uint8 (N,C,T,H,W)."""
-    dataset = build_dataset(made.config, "val")
-    return torch.stack([torch.as_tensor(clip["video"]) for clip in first_clips(dataset, num)])
+    """The first clips of the held-out split that have the shape drawn, uint8 (N,C,T,H,W)."""
+    clips = held_out_clips(made, range(num), frozenset({"video"}))
+    return torch.stack([torch.as_tensor(clip["video"]) for clip in clips])
 
 
 def _plan(folder: Path, arguments: argparse.Namespace) -> tuple[Plan, int]:
@@ -208,13 +216,31 @@ def _plan(folder: Path, arguments: argparse.Namespace) -> tuple[Plan, int]:
     overrides += [f"sampler.steps={arguments.steps}"] if arguments.steps is not None else []
     config = load(folder / "config.yaml", overrides)
     seed = config.seed if arguments.seed is None else arguments.seed
-    return plan(config, pick_device(arguments.device).type, read_run, training=False), seed
+    made = plan(config, pick_device(arguments.device).type, read_run, training=False)
+    return _shaped(made, arguments), seed
+
+
+def _shaped(made: Plan, arguments: argparse.Namespace) -> Plan:
+    """The plan for videos of --shape. Raises Refused when a part cannot take it, or nothing real can stand above."""
+    if arguments.shape is None:
+        return made
+    sizes = arguments.shape.lower().split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() and 1 <= int(size) <= 100_000 for size in sizes):
+        raise Refused(f"--shape {arguments.shape}: write frames, height and width, as in --shape 8x64x32.")
+    shape = (made.shape[0], *map(int, sizes))
+    if arguments.compare and shape not in shapes_of(made.dataset):
+        raise Refused(f"--compare: no clip of the data is {arguments.shape}; leave it, or --shape, away.")
+    try:
+        return reshaped(made, shape)
+    except ValueError as error:
+        raise Refused(f"--shape {arguments.shape}: {error}") from None
 
 
 def _out(arguments: argparse.Namespace, folder: Path, checkpoint: Path, made: Plan) -> Path:
     sampler = made.config.components["sampler"]["name"]
     task = made.config.components["task"]["name"]
     stem = f"{checkpoint.name}_{sampler}{made.sampler.steps}" + (f"_{task}" if task != "generate" else "")
+    stem += "" if arguments.shape is None else f"_{arguments.shape.lower()}"
     out = Path(arguments.out or folder / "samples" / stem)
     if (out / "samples.json").exists() and not arguments.overwrite:
         raise Refused(f"{out} holds samples already; add --overwrite, or choose another folder with --out.")
