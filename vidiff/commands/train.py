@@ -68,8 +68,10 @@ def run(arguments: argparse.Namespace) -> None:
         if _finished(folder, config) and arguments.resume == "auto":
             print(f"{folder.path} is finished ({config.train.steps} steps). Sample it: {_next(folder)}")
             return
+        needed = {config.train.init, *map(str, config.components["objective"].values())}
+        folder.check_runs({name: weights for name, weights in made.runs.items() if name in needed})
         console = Console(folder.path / "log.txt", quiet=arguments.quiet)
-        folder.record_start(command_line(), here.device)
+        folder.record_start(command_line(), here.device, made.runs)
         console.say(summary(made, here, costs, folder.path))
         for note in notes:
             console.say(note)

@@ -16,7 +16,7 @@ from vidiff.engine.data import check_length, loader, to_device
 from vidiff.engine.ema import curves
 from vidiff.engine.optim import LearningRate, make_optimizer
 from vidiff.engine.parallel import World, autocast, check_precision, peak_memory_gib
-from vidiff.engine.runs import read_run
+from vidiff.engine.runs import read_run, start_from
 from vidiff.engine.sample import conditions_of, draw
 from vidiff.errors import Refused
 from vidiff.precision import widen_convolutions
@@ -37,6 +37,7 @@ def preflight(plan: Plan, world: World, resume: str = "auto") -> Buckets:
 
     checks = [lambda: check_precision(world.device, config.train.precision), lambda: check_length(plan.dataset)]
     checks += [lambda: check_memory(plan.diffuser, world.device)]
+    checks += [lambda: check_init(plan)]
     checks += [lambda: rows_of_step(config, world), optimizer, lambda: curves(config.ema)]
     checks += [partial(check_callback, plan, name) for name in config.callbacks]
     checks += [lambda: verify(Path(resume))] if resume not in ("auto", "none") else []
@@ -49,6 +50,13 @@ def preflight(plan: Plan, world: World, resume: str = "auto") -> Buckets:
     if problems:
         raise ConfigError(problems)
     return sort_clips(plan)
+
+
+def check_init(plan: Plan) -> None:
+    """Note in `plan.runs` which weights the run starts with. Raises Refused when they do not fit the model."""
+    init = plan.config.train.init
+    if init is not None:
+        plan.runs[init] = start_from(plan.diffuser, init)
 
 
 def check_callback(plan: Plan, name: str) -> None:

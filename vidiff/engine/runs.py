@@ -57,6 +57,25 @@ def read_run(diffuser: Diffuser, run: str) -> dict[str, Any]:
     return {"checkpoint": str(checkpoint), "weights": group, "sha256": sha256(file)}
 
 
+def start_from(diffuser: Diffuser, run: str) -> dict[str, Any]:
+    """Fill a new model with the averaged weights of a run: `train.init`. On the meta device they are only compared.
+
+    What an objective learns for itself may be in one of the two only: it stays as drawn, or is left out.
+    Returns which checkpoint that was. Raises Refused naming the first differing keys and shapes.
+    """
+    _, checkpoint = find_checkpoint(Path(run))
+    group, own = weights_of(checkpoint), diffuser.state_dict()
+    meta = next(iter(own.values())).is_meta
+    verify(checkpoint)
+    found = shapes_in(checkpoint / "model.safetensors") if meta else read_weights(checkpoint, "ema").tensors
+    tensors = {k: v for k, v in found.items() if k in own or not k.startswith("objective.")}
+    tensors |= {k: v for k, v in own.items() if k not in found and k.startswith("objective.")}
+    check_fit(diffuser, tensors, f"train.init {checkpoint}/{group}")
+    if not meta:
+        diffuser.load_state_dict(tensors)
+    return {"checkpoint": str(checkpoint), "weights": group, "sha256": sha256(checkpoint / f"{group}.safetensors")}
+
+
 def shapes_in(file: Path) -> dict[str, torch.Tensor]:
     """What a safetensors file holds, as tensors without numbers: only its header is read."""
     with safe_open(str(file), framework="pt") as handle:

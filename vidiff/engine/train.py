@@ -29,7 +29,7 @@ from vidiff.engine.parallel import World, autocast, peak_memory_gib
 from vidiff.engine.posthoc import snapshots
 from vidiff.engine.preflight import rows_of_step
 from vidiff.engine.run import RunFolder
-from vidiff.engine.runs import read_run
+from vidiff.engine.runs import read_run, start_from
 from vidiff.engine.sample import Drawing, conditions_of, draw
 from vidiff.engine.signals import Signals
 from vidiff.engine.weights import labels_of
@@ -55,6 +55,8 @@ class Trainer:
         self.rows = rows_of_step(config, world)
         self.passes = self._passes()
         diffuser = build_diffuser(config, self.dataset, read_run).to(world.device)
+        if config.train.init is not None:
+            start_from(diffuser, config.train.init)
         self.diffuser = widen_convolutions(diffuser, world.device, config.train.precision)
         self.ema = Averages(self.diffuser, config.ema) if curves(config.ema) else None
         self.optimizer = make_optimizer(self.diffuser, config.optimizer)

@@ -1,3 +1,3 @@
 """Callbacks: anything periodic."""
 
-from zoo.callbacks import samples, validation, x0_error  # noqa: F401
+from zoo.callbacks import samples, straightness, validation, x0_error  # noqa: F401
