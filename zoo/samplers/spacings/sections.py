@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ class Sections(Spacing):
             if count > length:
                 raise ValueError(f"{count} sampling steps cannot be taken from a section of {length} timesteps.")
             stride = (length - 1) / (count - 1) if count > 1 else 1.0
-            chosen += [start + round(stride * k) for k in range(count)]
+            chosen += [start + round(place) for place in accumulate([0.0] + [stride] * (count - 1))][:count]
             start += length
         times = (torch.tensor(chosen[::-1], dtype=torch.float64) + 1) / self.num_timesteps
         return torch.cat([times.clamp(*interval), times.new_zeros(1)])
