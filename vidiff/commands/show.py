@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what would be trained."""
+    if arguments.overlay and not arguments.plot:
+        raise Refused(f"--overlay {arguments.overlay[0]}: there is nothing to lay it over. Add --plot DIR.")
     made = plan(load(arguments.config, arguments.overrides))
     print(summary(made, World(pick_device("cpu")), cost(made)))
     print("modules")
@@ -68,8 +70,6 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{len(clips)} clips: {file}")
     if arguments.plot:
         plot(Path(arguments.plot), arguments, made)
-    elif arguments.overlay:
-        raise Refused(f"--overlay {arguments.overlay[0]}: there is nothing to lay it over. Add --plot DIR.")
 
 
 def plot(folder: Path, arguments: argparse.Namespace, first: Plan) -> None:

@@ -60,7 +60,7 @@ class Iddpm(Objective):
         losses = super().loss_at(remembering, x0, noise, t, cond)
         x0 = x0.detach().to(full_precision(x0.dtype))
         mean, v = answers[0].to(x0.dtype).chunk(2, dim=1)
-        believed = self.prediction.solve(self.path, self.path.point(x0, noise, t), mean.detach(), t).x0
+        believed = self.prediction.solve(self.path, self.path.point(x0, noise, t), mean, t).x0.detach()
         bits = per_time(self.chain.bits(x0, believed, self.chain.learned(self.variance, v, t), t), t)
         kept = bits.detach().reshape(len(bits), -1).mean(1)
         return {**losses, "loss": losses["loss"] + self.bound * bits.mean(), "bound": kept}

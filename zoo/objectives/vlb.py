@@ -67,7 +67,7 @@ class Vlb(Objective):
         return super().output(net, x_t, t, cond).chunk(self.outputs, dim=1)[0]
 
     def loss_at(self, net: Net, x0: Tensor, noise: Tensor, t: Tensor, cond: Cond) -> dict[str, Tensor]:
-        """As every objective's; "mse" is that of the network's means."""
+        """As every objective's, "mse" that of the network's means; with "bound" (B,): bits per element of a step."""
         x0 = x0.to(full_precision(x0.dtype))
         x_t = self.path.point(x0, noise, t)
         answer = super().output(net, x_t, t, cond)
@@ -82,4 +82,5 @@ class Vlb(Objective):
             "loss": self.scale * bits.mean(),
             "mse": (error**2).flatten(1).mean(1),
             "time": t.detach().reshape(len(t), -1).mean(1),
+            "bound": bits.detach().reshape(len(bits), -1).mean(1),
         }

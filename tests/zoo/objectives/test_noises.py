@@ -37,3 +37,12 @@ def test_frame_mixed_shares_an_image_among_frames():
     assert abs(correlation(x[:, :, 0], x[:, :, 2]) - 4 / 5) < 0.02
     assert abs(correlation(x[..., 0], x[..., 1])) < 0.02 and abs(correlation(x[:, 0], x[:, 1])) < 0.02
     assert torch.equal(draw({"name": "frame_mixed", "alpha": 0.0}), draw("gaussian"))
+
+
+def test_frame_progressive_forgets_frame_by_frame():
+    """Frames k apart share (alpha^2 / (1 + alpha^2))^(k/2)."""
+    x = draw({"name": "frame_progressive", "alpha": 2.0})
+    assert abs(correlation(x[:, :, 0], x[:, :, 1]) - 0.8**0.5) < 0.02
+    assert abs(correlation(x[:, :, 0], x[:, :, 2]) - 0.8) < 0.02
+    assert abs(correlation(x[..., 0], x[..., 1])) < 0.02 and abs(correlation(x[:, 0], x[:, 1])) < 0.02
+    assert torch.equal(draw({"name": "frame_progressive", "alpha": 0.0}), draw("gaussian"))

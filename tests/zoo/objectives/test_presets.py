@@ -15,12 +15,16 @@ from vidiff.registry import OBJECTIVES
         ("v_prediction", ("Cosine", "V", "Uniform", "Uniform", "Gaussian")),
         ("epsilon", ("Ddpm", "Eps", "Uniform", "Uniform", "Gaussian")),
         ("edm", ("Ve", "Edm", "Edm", "LognormalSigma", "Gaussian")),
+        ("x0_prediction", ("Ddpm", "X0", "Uniform", "Uniform", "Gaussian")),
+        ("score_matching", ("Vp", "Score", "Snr", "Uniform", "Gaussian")),
+        ("l1", ("DdpmCosine", "Eps", "Uniform", "Uniform", "Gaussian")),
     ],
 )
 def test_presets(name, parts):
     o = OBJECTIVES[name].build()
     built = (o.path, o.prediction, o.weighting, o.times, o.noise)
-    assert tuple(type(p).__name__ for p in built) == parts and o.interval == (0.0, 1.0) and o.outputs == 1
+    assert tuple(type(p).__name__ for p in built) == parts and o.outputs == 1
+    assert o.interval == ((1e-5, 1.0) if name == "score_matching" else (0.0, 1.0))
 
 
 def test_every_part_is_a_setting_by_name_or_with_settings_of_its_own():

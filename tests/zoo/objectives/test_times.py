@@ -1,10 +1,14 @@
 """The densities of single `times`."""
 
+import math
+
+import pytest
 import torch
 
 import zoo.objectives  # noqa: F401
 from vidiff.random import Random
 from vidiff.registry import build
+from vidiff.types import Grid
 
 F64 = torch.float64
 NUM = 20_000
@@ -79,3 +83,83 @@ def test_stratified_is_unbiased_and_steadier():
 def test_stratified_of_another_density():
     node = {"name": "stratified", "times": {"name": "logit_normal", "mean": 0.5}}
     assert follows(draws(node), lambda t: normal_cdf(t.logit() - 0.5))
+
+
+def test_mode_prefers_the_middle_or_the_ends():
+    """The published formula, and its density by inversion on a fine grid."""
+    for scale in (1.29, -0.9, 0.0):
+        v = torch.linspace(0, 1, 400_001, dtype=F64)
+        t = 1 - v - scale * (torch.cos(math.pi / 2 * v) ** 2 - 1 + v)  # falls in v
+        law = lambda x, t=t, v=v: 1 - v[(t.numel() - torch.searchsorted(t.flip(0), x)).clamp(0, 400_000)]  # noqa: E731
+        assert follows(draws({"name": "mode", "scale": scale}), law)
+
+
+def test_cosmap_has_the_noise_levels_of_uniform_times_on_gvp():
+    gvp = build("path", "gvp")
+    assert follows(draws("cosmap"), lambda t: gvp.time(build("path", "linear").logsnr(t)))
+
+
+def test_noise_levels_of_k_diffusion_and_the_ve_sde():
+    level = lambda t: -build("path", "ve").logsnr(t) / 2  # noqa: E731
+    low, high = math.log(0.02), math.log(60.0)
+    uniform = {"name": "loguniform_sigma", "sigma_min": 0.02, "sigma_max": 60.0}
+    assert follows(draws(uniform, "ve"), lambda t: (level(t) - low) / (high - low))
+
+    def logistic(t):
+        return torch.sigmoid((level(t) - 0.3) / 0.7)
+
+    ends = [torch.sigmoid((torch.tensor(math.log(s), dtype=F64) - 0.3) / 0.7) for s in (0.01, 40.0)]
+    cut = {"name": "log_logistic_sigma", "mean": 0.3, "scale": 0.7, "sigma_min": 0.01, "sigma_max": 40.0}
+    assert follows(draws(cut, "ve"), lambda t: (logistic(t) - ends[0]) / (ends[1] - ends[0]))
+    angles = [math.atan(s / 0.5) for s in (0.01, 40.0)]
+    cauchy = {"name": "v_diffusion_sigma", "sigma_data": 0.5, "sigma_min": 0.01, "sigma_max": 40.0}
+    law = lambda t: (torch.atan(level(t).exp() / 0.5) - angles[0]) / (angles[1] - angles[0])  # noqa: E731
+    assert follows(draws(cauchy, "ve"), law)
+
+
+def test_without_a_change_of_size_the_interpolated_cosine_is_v_diffusion():
+    u, path = torch.linspace(0.01, 0.99, 21, dtype=F64), build("path", "ve")
+    same = {"name": "cosine_interpolated_sigma", "size": 48.0, "noise_low": 48.0, "noise_high": 48.0}
+    found, plain = (build("times", n).quantile(u, path, (0.0, 1.0)) for n in (same, "v_diffusion_sigma"))
+    assert torch.allclose(found, plain, rtol=1e-9)
+    # half the size of noise at both ends: a quarter of the SNR everywhere
+    half = build("times", {**same, "noise_low": 24.0, "noise_high": 24.0}).quantile(u[4:-4], path, (0.0, 1.0))
+    assert torch.allclose(
+        path.logsnr(plain[4:-4]) - path.logsnr(half), torch.tensor(2 * math.log(2.0), dtype=F64), atol=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["loguniform_sigma", "log_logistic_sigma", "v_diffusion_sigma", "cosine_interpolated_sigma"]
+)
+def test_levels_that_are_none_are_refused(name):
+    with pytest.raises(ValueError, match="sigma_min 3 must be below sigma_max 2"):
+        build("times", {"name": name, "sigma_min": 3.0, "sigma_max": 2.0})
+
+
+def test_shifted_by_grid_multiplies_noise_levels_by_the_root_of_the_cells():
+    u, path = torch.linspace(0.05, 0.95, 7, dtype=F64), build("path", "linear")
+    for by, cells in {"tokens": 5 * 6 * 7, "frames": 5, "resolution": 42}.items():
+        node = {"name": "shifted_by_grid", "by": by, "reference": 10.0, "factor": 1.5}
+        t = build("times", node).on(Grid(3, 5, 6, 7)).quantile(u, path, (0.0, 1.0))
+        assert torch.allclose(t / (1 - t), 1.5 * (cells / 10) ** 0.5 * u / (1 - u))
+    reference = build("times", {"name": "shifted_by_grid", "reference": 210.0})
+    assert torch.allclose(reference.on(Grid(3, 5, 6, 7)).quantile(u, path, (0.0, 1.0)), u)
+
+
+@pytest.mark.parametrize("outer", ["stratified", "per_frame", {"name": "shifted", "factor": 1.0}])
+def test_densities_of_densities_pass_the_grid_on(outer):
+    node = {"name": outer} if isinstance(outer, str) else dict(outer)
+    node["times"] = {"name": "shifted_by_grid", "by": "frames", "reference": 1.0, "times": "logit_normal"}
+    u, path = torch.linspace(0.05, 0.95, 7, dtype=F64), build("path", "linear")
+    t = build("times", node).on(Grid(3, 4, 5, 6)).quantile(u, path, (0.0, 1.0))
+    plain = build("times", "logit_normal").quantile(u, path, (0.0, 1.0))
+    assert torch.allclose(t / (1 - t), 2 * plain / (1 - plain))
+
+
+def test_training_draws_for_the_grid_of_each_batch():
+    o = build(
+        "objective", {"name": "rectified_flow", "times": {"name": "shifted_by_grid", "reference": 1.0, "power": 1.0}}
+    )
+    near, far = (o.draw_times(Random(5, "t", rows=range(400)), torch.zeros(400, 1, *s)) for s in ((1, 1, 1), (2, 3, 4)))
+    assert torch.allclose(far / (1 - far), 24 * near / (1 - near))
