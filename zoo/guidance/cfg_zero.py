@@ -32,7 +32,8 @@ class CfgZero(Guidance):
         def guided(x: Tensor, t: Tensor) -> Estimate:
             if self.scale == 1:
                 return evaluate(x, t, [given.cond])[0]
-            cond, uncond = (self.space.ask(given.path, e, t) for e in evaluate(x, t, [given.cond, given.uncond]))
+            beliefs = evaluate(x, t, [given.cond, given.uncond])
+            cond, uncond = (finite(self.space.ask(given.path, e, t)) for e in beliefs)
             return self.space.solve(given.path, x, torch.lerp(fitted(uncond, cond), cond, self.scale), t)
 
         def estimate(x: Tensor, t: Tensor) -> Estimate:
@@ -47,6 +48,11 @@ class CfgZero(Guidance):
     def check(self, model) -> None:
         """Raises ValueError where the space tells nothing at the first time."""
         check_space(self.space, model.objective.path, model.objective.interval)
+
+
+def finite(y: Tensor) -> Tensor:
+    """y without what is infinite: velocities of some paths are where x_t is clean already, and nothing is asked."""
+    return torch.where(y.isfinite(), y, torch.zeros_like(y))
 
 
 def fitted(one: Tensor, other: Tensor) -> Tensor:

@@ -56,6 +56,18 @@ def test_frames_begin_each_on_its_own(scene):
     assert torch.equal(some.x0[~early], all_.x0[~early])
 
 
+def test_clean_frames_beside_noisy_ones_stay_what_they_are():
+    """On vp the velocity is infinite at t = 0; the other frames' scale must not hear of it."""
+    from tests.zoo.guidance.conftest import Scene
+
+    scene = Scene("vp")
+    t = torch.tensor([[0.0, 0.5, 0.9, 0.3], [0.2, 0.0, 0.6, 0.1]], dtype=torch.float64)
+    scene.explain = lambda x0, t: type(scene).explain(scene, x0, t.clamp(min=1e-3))
+    guided = scene.run(node(), t)
+    clean = (t == 0)[:, None, :, None, None].expand_as(scene.x)
+    assert torch.allclose(guided.x0[clean], scene.x[clean]) and all(e.isfinite().all() for e in guided)
+
+
 def test_off_is_the_conditional_belief_in_bits(scene):
     off = node(scale=1.0, zero_init=0.0)
     t = torch.tensor([1.0, 0.5], dtype=torch.float64)
