@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
@@ -156,18 +156,22 @@ class RungeKutta(Sampler):
     weights: tuple[float, ...]
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
+        def slope(x: Tensor, t: Tensor) -> Tensor:
+            return velocity(path, estimate(x, t), t)
+
         finite = finite_slope(path, times)
         for i, t, s in steps_of(times, x):
-            if not (finite[i] and (finite[i + 1] or 1 not in self.nodes)):
-                x = place(path, estimate(x, t), s)
-                continue
-            step, slopes = expand(s - t, x), []
-            for node, row in zip(self.nodes, self.matrix, strict=True):
-                at = torch.lerp(t, s, node)
-                ahead = x + step * sum((a * k for a, k in zip(row, slopes, strict=True) if a), torch.zeros_like(x))
-                slopes.append(velocity(path, estimate(ahead, at), at))
-            x = x + step * sum(w * k for w, k in zip(self.weights, slopes, strict=True) if w)
+            touches = not (finite[i] and (finite[i + 1] or 1 not in self.nodes))
+            x = place(path, estimate(x, t), s) if touches else self.step(slope, x, t, s)
         return x
+
+    def step(self, slope: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """x (B,...) at t (B,) -> at s (B,), for any slope."""
+        step, slopes = expand(s - t, x), []
+        for node, row in zip(self.nodes, self.matrix, strict=True):
+            ahead = x + step * sum((a * k for a, k in zip(row, slopes, strict=True) if a), torch.zeros_like(x))
+            slopes.append(slope(ahead, torch.lerp(t, s, node)))
+        return x + step * sum(w * k for w, k in zip(self.weights, slopes, strict=True) if w)
 
     @property
     def evaluations(self) -> int:
