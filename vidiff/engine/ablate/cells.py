@@ -119,12 +119,12 @@ class Faults:
 
 
 def _cell(grid: GridFile, arm: Arm, seed: int) -> Cell:
-    changes = [*grid.set, *(c for p in arm.points for c in p.changes)]
+    changes, place = [*grid.set, *(c for p in arm.points for c in p.changes)], f"{grid.path}:1"
     if lookup(tree_of(changes), f"callbacks.{MEASURE}") is None:
-        changes.append(Change(f"callbacks.{MEASURE}", _measure(grid, changes), str(grid.path)))
-    changes.append(Change("seed", seed, str(grid.path)))
+        changes.append(Change(f"callbacks.{MEASURE}", _measure(grid, changes), place))
+    changes.append(Change("seed", seed, place))
     run = run_name(grid, arm, seed)
-    changes.append(Change("name", run, str(grid.path)))
+    changes.append(Change("name", run, place))
     config = load(grid.base, changes)
     return Cell(arm, seed, tuple(changes), config, run, draw_name(config))
 

@@ -126,7 +126,7 @@ class Queue:
         try:
             while self.running or (self.waiting and not self.asked):
                 self._start()
-                self._pass_on()
+                self._pass_on(self.asked)
                 self._poll(ended)
                 self.progress.tell()
                 time.sleep(POLL_S)
@@ -134,8 +134,7 @@ class Queue:
             for number, handler in old.items():
                 signal.signal(number, handler)
             self.progress.close()
-            self.asked += 1  # nothing is left to ask, but after an error of our own
-            self._pass_on()
+            self._pass_on(1)  # nothing is left to ask, but after an error of our own
         return self.ended_jobs
 
     @property
@@ -195,10 +194,10 @@ class Queue:
         what = "they save and stop (once more to stop at once)" if self.asked == 1 else "they stop at once"
         self.progress.say(f"{signal.Signals(number).name}: {len(self.running)} running, {what}")
 
-    def _pass_on(self) -> None:
-        """Ask the children to stop as often as we were asked. Not in the handler: it may meet one half started."""
+    def _pass_on(self, asked: int) -> None:
+        """Ask the children to stop as often as we were. Not in the handler: it may meet one half started."""
         for running in self.running:
-            while running.process and running.told < self.asked:
+            while running.process and running.told < asked:
                 running.told += 1
                 running.process.send_signal(signal.SIGTERM)
 
