@@ -83,6 +83,23 @@ def test_a_pickled_copy_reads_the_same(make):
     assert same(pickle.loads(pickle.dumps(data))[2], data[2])
 
 
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("name", [c.name for c in DATASETS if "more_shapes" in c.settings])
+def test_clips_of_several_shapes_have_those_that_it_says(name, split, tmp_path, monkeypatch):
+    """Known from the item alone, the same at every visit, all of them in use and none that is not listed."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(24):
+        frames, size = (11, (16, 18)) if i % 3 else (4, (18, 40))
+        clip = np.random.default_rng(i).integers(0, 256, (3, frames, *size), dtype=np.uint8)
+        write_mp4(f"clips/{i}.mp4", torch.from_numpy(clip))
+    settings = {**DATASETS[name].tiny, "more_shapes": [[3, 8, 18], [2, 10, 6]]}
+    data = DATASETS[name].build(settings, seed=1, split=split)
+    assert data.shapes == (data.shape, (data.shape[0], 3, 8, 18), (data.shape[0], 2, 10, 6))
+    for i in range(2 * len(data)):
+        assert data[i]["video"].shape == data.shape_of(i) == data.shape_of(i % len(data)) and data.shape_of(i) in data.shapes
+    assert len({data.shape_of(i) for i in range(len(data))}) > 1 or len(data) < 3
+
+
 def test_items_can_be_collated(make):
     data = make()
     batch = default_collate([data[i] for i in range(3)])
