@@ -20,6 +20,7 @@ from vidiff.engine.plots import draw_gains, draw_weighting
 from vidiff.engine.profile import cost, human
 from vidiff.errors import Refused
 from vidiff.registry import build
+from vidiff.types import shapes_of
 from vidiff.video import write_png_strip
 
 
@@ -65,7 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
         file = Path(arguments.data)
         if file.suffix != ".png" or file.exists():
             raise Refused(f"--data {file}: name a .png file that does not exist yet.")
-        clips = [torch.as_tensor(clip["video"]) for clip in first_clips(made.dataset, 4)]
+        some = [torch.as_tensor(c["video"]) for c in first_clips(made.dataset, 4 * len(shapes_of(made.dataset)))]
+        clips = [clip for clip in some if clip.shape == some[0].shape][:4]
         write_png_strip(file, torch.stack(clips), scale=max(1, 64 // clips[0].shape[-1]))
         print(f"{len(clips)} clips: {file}")
     if arguments.plot:
