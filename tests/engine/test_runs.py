@@ -1,6 +1,7 @@
 """A component that needs another run's model: found, checked, frozen, and nobody's parameters."""
 
 import copy
+import json
 import re
 import shutil
 
@@ -8,11 +9,15 @@ import pytest
 import torch
 
 from vidiff.building import build_diffuser, build_sampling, plan
+from vidiff.commands import train
 from vidiff.config import ConfigError, load
 from vidiff.diffusion.guidance import Guidance
-from vidiff.engine.checkpoint import read_tensors
+from vidiff.engine.checkpoint import read_tensors, sha256
 from vidiff.engine.data import collate
+from vidiff.engine.parallel import world
+from vidiff.engine.preflight import preflight
 from vidiff.engine.runs import find_checkpoint, read_run
+from vidiff.errors import Refused
 from vidiff.random import Random
 from vidiff.registry import GUIDANCE, OBJECTIVES, build
 from vidiff.types import Load, Run
@@ -207,3 +212,66 @@ def test_guidance_gets_runs_too(yaml_file, teacher):
         assert set(made.runs) == {str(teacher)} and len(made.runs[str(teacher)]["sha256"]) == 64
     finally:
         GUIDANCE.remove("weaker")
+
+
+# ---- starting from another run ----
+
+
+def test_a_run_starts_from_the_average_of_another(start, teacher, tmp_path):
+    frozen_lr = ["optimizer.lr=1.0e-12", "train.steps=1", "schedule.name=constant", "schedule.warmup_steps=0"]
+    run = start(f"train.init={teacher}", *frozen_lr, out="student")
+    theirs = read_tensors(find_checkpoint(teacher)[1] / "ema.safetensors")
+    own = {g: read_tensors(find_checkpoint(run)[1] / f"{g}.safetensors") for g in ("model", "ema")}
+    assert all(torch.allclose(own[g][k], theirs[k], atol=1e-8) for g in own for k in own[g])
+    other = start(*frozen_lr, out="other")
+    fresh = read_tensors(find_checkpoint(other)[1] / "model.safetensors")
+    assert not all(torch.allclose(fresh[k], theirs[k], atol=1e-4) for k in fresh)
+
+
+def test_another_start_is_another_experiment(start, teacher):
+    start(f"train.init={teacher}", "train.steps=3", out="student")
+    with pytest.raises(Refused, match=r"another experiment \(train.init: .* -> null"):
+        start("train.steps=3", out="student")
+
+
+def test_what_only_an_objective_has_may_be_missing(start, teacher, tmp_path):
+    """A shortcut model begins as the flow model it starts from, and a flow model may begin as a shortcut model's."""
+    short = start("objective=shortcut", f"train.init={teacher}", "train.steps=3", out="short")
+    assert any(k.startswith("objective.step.") for k in read_tensors(find_checkpoint(short)[1] / "model.safetensors"))
+    start(f"train.init={short}", "train.steps=3", out="back")
+
+
+@pytest.mark.parametrize("override", ["backbone.dim=48", "backbone.depth=3", "conditioner=none"])
+def test_weights_of_another_shape_are_named_before_anything_starts(start, teacher, yaml_file, override):
+    made = plan(load(yaml_file, [f"train.init={teacher}", override]), read=read_run)
+    with pytest.raises(
+        ConfigError, match=r"train.init .*teacher.* does not fit this model: (missing|unknown|\S+ is \()"
+    ):
+        preflight(made, world("cpu"))
+
+
+def test_the_weights_a_run_needs_are_recorded_and_may_not_change_under_it(yaml_file, teacher, tmp_path, start, capsys):
+    argv = [str(yaml_file), "objective=reflow", f"objective.teacher={teacher}", "objective.sampler.steps=2"]
+    argv += [f"train.init={teacher}", "--out", str(tmp_path / "student"), "--quiet", "--device", "cpu"]
+    assert train.main([*argv, "--steps", "3"]) == 0
+    record = json.loads((tmp_path / "student/env.json").read_text())["runs"]
+    file = find_checkpoint(teacher)[1] / "ema.safetensors"
+    assert record == {str(teacher): {"checkpoint": str(file.parent), "weights": "ema", "sha256": sha256(file)}}
+    start("train.steps=6", out="teacher", allow_change=True)  # the teacher goes on
+    capsys.readouterr()
+    assert train.main([*argv, "--steps", "5", "--allow-change"]) == 2
+    error = capsys.readouterr().err
+    assert "is not what" in error and "step_00000004 then" in error and "step_00000006 now" in error
+    named = [a.replace(str(teacher), str(file.parent)) if "teacher=" in a or "init=" in a else a for a in argv]
+    assert train.main([*named[:-5], "--out", str(tmp_path / "fresh"), "--device", "cpu", "--steps", "3"]) == 0
+
+
+def test_straightness_of_model_and_teacher_is_recorded(start, teacher):
+    run = start(
+        "objective=reflow", f"objective.teacher={teacher}", "objective.sampler.steps=2", "train.steps=3",
+        "callbacks={straightness: {every: 3, num: 3, steps: 4, batch_size: 2}}", out="student",
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    values = {key: value for line in lines for key, value in line.items() if "straightness" in str(key)}
+    values = values or {line["tag"]: line["value"] for line in lines if "straightness" in str(line.get("tag", ""))}
+    assert set(values) == {"straightness/model", "straightness/teacher"} and min(values.values()) > 0

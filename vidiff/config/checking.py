@@ -100,6 +100,10 @@ class Checker:
         if isinstance(value, list):
             return [self.component(f"{key}.{i}", setting.part, item) for i, item in enumerate(value)]
         default = setting.default if isinstance(setting.default, str) else None
+        if isinstance(setting.default, Mapping):
+            default = setting.default["name"]
+            if isinstance(value, Mapping) and value.get("name", default) == default:
+                value = {**setting.default, **value}  # what is not said stays as the default has it
         return self.component(key, setting.part, value, default)
 
     def _default(self, key: str, setting: Setting) -> Any:
