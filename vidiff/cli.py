@@ -22,6 +22,7 @@ from vidiff.registry import UnknownName, did_you_mean
 COMMANDS = {
     "train": "train a configuration, or go on with it",
     "sample": "draw videos from a run or a checkpoint",
+    "likelihood": "bits per dimension of held-out clips under the probability-flow ODE of a run",
     "show": "what a configuration builds: shapes, parameters, FLOPs, and what its data look like",
     "list_zoo": "every component that a YAML file can name",
     "profile_flops": "what networks cost: parameters, FLOPs by module and kind, sweeps, plots",

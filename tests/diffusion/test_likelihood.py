@@ -1,6 +1,7 @@
 """Likelihoods by the probability-flow ODE against densities in closed form."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_the_official_run_of_flow_matching():
 
     def fifty(slope, x, start, end):
         times = torch.linspace(start, end, 51, dtype=F64)
-        for a, b in zip(times[:-1], times[1:]):
+        for a, b in pairwise(times):
             x = midpoint.step(slope, x, a.expand(len(x)), b.expand(len(x)))
         return x
 

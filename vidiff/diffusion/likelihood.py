@@ -19,6 +19,7 @@ from vidiff.diffusion.adaptive import Slope, dopri5
 from vidiff.diffusion.estimate import EstimateFn, velocity
 from vidiff.diffusion.path import Path
 from vidiff.diffusion.sampler import finite_slope
+from vidiff.diffusion.times import times_on
 from vidiff.random import Random
 
 Solver = Callable[[Slope, Tensor, Tensor, Tensor], Tensor]
@@ -48,7 +49,7 @@ def log_likelihood(
     N(0, alpha^2 + sigma^2), exact where alpha is 0.
     """
     signs = [] if random is None else [2.0 * (random.uniform(x0.shape) < 0.5).to(x0) - 1 for _ in range(probes)]
-    ends = torch.tensor([0.0 if first is None else first, last], dtype=torch.float64, device=x0.device)
+    ends = times_on(x0.device, torch.tensor([0.0 if first is None else first, last], dtype=torch.float64))
     if first is None and not finite_slope(path, ends)[0]:
         ends[0] = FIRST
 

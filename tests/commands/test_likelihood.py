@@ -1,0 +1,53 @@
+"""tools/likelihood.py: bits per dimension of held-out clips."""
+
+import json
+
+import pytest
+import torch
+
+from tests.commands.test_cli import TINY
+from vidiff.commands import likelihood, train
+from vidiff.commands.likelihood import scale_of
+from vidiff.registry import build
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("likelihood")
+    (folder / "tiny.yaml").write_text(TINY)
+    assert train.main([str(folder / "tiny.yaml"), "--out", str(folder / "run"), "--device", "cpu", "--quiet"]) == 0
+    return folder / "run"
+
+
+def test_bits_with_their_protocol(trained, capsys):
+    """The same clips have the same bits whatever the batch; nothing is overwritten unasked."""
+    argv = [str(trained), "--num", "3", "--rtol", "0.01", "--device", "cpu"]
+    assert likelihood.main([*argv, "--batch-size", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "bits per latent element" in out and "bits per 8-bit pixel value" in out and "rtol 0.01" in out
+    file = next((trained / "eval").glob("likelihood_*.json"))
+    bits = json.loads(file.read_text())["bits"]
+    assert likelihood.main(argv) == 2 and "--overwrite" in capsys.readouterr().err
+    other = trained / "other.json"
+    assert likelihood.main([*argv, "--batch-size", "1", "--out", str(other)]) == 0
+    for kind, found in json.loads(other.read_text())["bits"].items():
+        assert found["clips"] == pytest.approx(bits[kind]["clips"], abs=2e-3), kind
+    assert likelihood.main([*argv, "--num", "1"]) == 2 and "--num is 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "scale"), [("pixels", 1.0), ("tubelet", 1.0)])
+def test_the_scale_of_an_encoding(name, scale):
+    tokenizer, video = (
+        build("tokenizer", {"name": name}),
+        torch.rand(2, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1)),
+    )
+    assert scale_of(tokenizer.encode, video) == pytest.approx(scale, rel=1e-3)
+
+
+def test_an_encoding_that_stretches_some_directions_more_has_no_scale():
+    weights = torch.ones(16)
+    weights[0] = 2
+    video = torch.rand(2, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1))
+    assert scale_of(lambda v: v * weights, video) is None
+    assert scale_of(lambda v: 3 * v, video) == pytest.approx(3, rel=1e-4)
+    assert scale_of(lambda v: v[:, :2], video) is None
