@@ -11,10 +11,12 @@ from safetensors.torch import load_file
 
 import zoo.guidance
 import zoo.objectives  # noqa: F401
+from vidiff.config.schema import EMA
 from vidiff.diffusion.chain import Chain
 from vidiff.diffusion.estimate import Estimate
 from vidiff.diffusion.guidance import Branch, Given
 from vidiff.diffusion.objective import Objective
+from vidiff.engine.ema import Averages
 from vidiff.registry import OBJECTIVES, build
 from vidiff.types import Cond
 
@@ -65,6 +67,24 @@ def test_sit(file, name, run):
     assert torch.allclose(losses, tensors[f"{name}/out.loss"], rtol=1e-9)
     expected = tensors[f"{name}/out.grad_mean_loss_wrt_model_output"]
     assert torch.allclose(sign * gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("file", ["nanosora_loss_a", "nanosora_loss_c"])
+def test_the_average_of_nano_sora(file):
+    """Its shadow starts as the weights it finds first."""
+    tensors = load_file(DATA / f"{file}.safetensors")
+    weights, shadows = tensors["ema/in.weights"], tensors["ema/out.shadow_decay0.9"]
+    module = torch.nn.Linear(3, 2, bias=False)
+    found = []
+    for weight in weights:
+        with torch.no_grad():
+            module.weight.copy_(weight)
+        if not found:
+            average = Averages(module, EMA(decay=0.9, warmup=False))
+        else:
+            average.update(len(found))
+        found.append(average.module.weight.clone())
+    assert torch.allclose(torch.stack(found), shadows, atol=1e-6)
 
 
 EDM_RUNS = [
