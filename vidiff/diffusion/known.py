@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidiff.diffusion.estimate import Estimate, EstimateFn
+from vidiff.diffusion.estimate import Aiming, Estimate, EstimateFn, toward
 from vidiff.diffusion.path import Path, expand
 from vidiff.diffusion.task import Known, Sampling
 
@@ -20,13 +20,14 @@ from vidiff.diffusion.task import Known, Sampling
 def pinned(estimate: EstimateFn, known: Known, path: Path) -> EstimateFn:
     """`estimate`, with the truth where it is known."""
 
-    def exact(x: Tensor, t: Tensor) -> Estimate:
-        x0, noise = estimate(x, t)
+    def exact(x: Tensor, t: Tensor, s: Tensor | None = None) -> Estimate:
+        belief = estimate(x, t) if s is None else toward(estimate, s)(x, t)
         alpha, sigma = expand(path.alpha(t), x), expand(path.sigma(t), x)
         true = torch.where(sigma > 0, (x - alpha * known.latent) / sigma, 0.0)
-        return Estimate(torch.where(known.mask, known.latent, x0), torch.where(known.mask, true, noise))
+        x0, noise = torch.where(known.mask, known.latent, belief.x0), torch.where(known.mask, true, belief.noise)
+        return belief.believing(x0, noise)
 
-    return exact
+    return Aiming(exact) if isinstance(estimate, Aiming) else exact
 
 
 def shown_clean(estimate: EstimateFn, known: Known, path: Path, level: float = 0.0) -> EstimateFn:
@@ -35,13 +36,16 @@ def shown_clean(estimate: EstimateFn, known: Known, path: Path, level: float = 0
     A level above 0 tells the network not to trust frames that it drew itself (2407.01392, sec. 3.3: stabilised).
     """
 
-    def asked(x: Tensor, t: Tensor) -> Estimate:
-        each = t if t.ndim == 2 else t[:, None].expand(-1, x.shape[2])
-        told = torch.where(known.frames, torch.full_like(each, level).minimum(each), each)
-        clean = expand(path.alpha(told), x) * known.latent
-        return estimate(torch.where(known.mask, clean, x), told)
+    def told(t: Tensor) -> Tensor:
+        each = t if t.ndim == 2 else t[:, None].expand(-1, known.latent.shape[2])
+        return torch.where(known.frames, each.clamp(max=level), each)
 
-    return asked
+    def asked(x: Tensor, t: Tensor, s: Tensor | None = None) -> Estimate:
+        clean = expand(path.alpha(told(t)), x) * known.latent
+        aimed = estimate if s is None else toward(estimate, told(s))
+        return aimed(torch.where(known.mask, clean, x), told(t))
+
+    return Aiming(asked) if isinstance(estimate, Aiming) else asked
 
 
 def begin(sampling: Sampling, known: Known) -> Tensor:

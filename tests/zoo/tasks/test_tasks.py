@@ -4,13 +4,16 @@ A deterministic sampler is then a linear map of its noise and of what is known. 
 scripted dice throw unit vectors, so means and covariances come out exactly, without sampling.
 """
 
+from functools import partial
+
 import pytest
 import torch
 
 import zoo  # noqa: F401
 from tests.frames import F64, FrameGaussian, autoregressive
 from tests.oracle import three
-from vidiff.diffusion.known import shown_clean
+from vidiff.diffusion.estimate import Aiming, Estimate, toward
+from vidiff.diffusion.known import pinned, shown_clean
 from vidiff.diffusion.noise import PriorRandom
 from vidiff.diffusion.task import Canvas, Known, Sampling, known_pixels, staircase
 from vidiff.random import Random, generator
@@ -69,6 +72,12 @@ def take(task, at, latent):
     mask = task.cells[..., :1].expand(at.grid)
     at.known = Known(latent[None, None, :, None, None].expand(1, *at.grid).contiguous(), mask)
     return at
+
+
+def watch(at, seen):
+    """Note every (x, t) that is asked."""
+    exact = at.believe(None)
+    at.believe = lambda known: lambda x, t: seen.append((x.clone(), t)) or exact(x, t)
 
 
 def moments(out):
@@ -169,8 +178,7 @@ def test_what_is_known_walks_from_noise_to_itself_along_the_path():
     for sampler in ("euler", "heun"):
         task = build("task", {"name": "replacement", "frames": "first", "count": 2}, canvas=canvas(3))
         at = take(task, sampling(Many(), sampler, 7, pixels=3), Z)
-        exact = at.believe(None)
-        at.believe = lambda known, exact=exact: lambda x, t: seen.append((x.clone(), t)) or exact(x, t)
+        watch(at, seen)
         task(at)
         x1, known = seen[0][0], at.known.latent
         for x, t in seen:
@@ -303,11 +311,10 @@ def test_a_pyramid_with_fresh_noise_reaches_it_too():
 def test_the_first_frame_is_done_before_the_last_one_begins():
     asked, task = [], build("task", {"name": "pyramid", "slope": 3}, canvas=canvas(2))
     at = sampling(Many(), "euler", 4, pixels=2)
-    exact = at.believe(None)
-    at.believe = lambda known: lambda x, t: asked.append(t[0]) or exact(x, t)
+    watch(at, asked)
     task(at)
     assert len(asked) == task.evaluations(at.sampler) == 4 + 3 * (FRAMES - 1)
-    times = torch.stack(asked)
+    times = torch.stack([t[0] for _, t in asked])
     assert (times.diff(dim=1) >= 0).all() and (times.diff(dim=0) <= 0).all()
     assert times[6].tolist() == [0.0, 0.25, 1.0, 1.0, 1.0]
 
@@ -352,6 +359,10 @@ def test_sdedit_of_strength_1_is_generate_to_the_bit_and_of_little_strength_the_
     assert (outs["bit"][0, 0, :, 0] - Z[:, None]).abs().max() < 0.05
 
 
+def whatever(estimate, known):
+    return estimate
+
+
 @pytest.mark.parametrize(("sampler", "order"), [("euler", 1), ("heun", 3)])
 @pytest.mark.parametrize("path", ["linear", "cosine"])
 def test_inversion_returns_to_the_order_of_its_sampler(sampler, order, path):
@@ -364,7 +375,7 @@ def test_inversion_returns_to_the_order_of_its_sampler(sampler, order, path):
         made, along = build("sampler", {"name": sampler, "steps": steps}), build("path", path)
         dice = PriorRandom(None, Random(0, "s", rows=range(8)))
         times = made.spacing(steps, along, (0.0, 1.0))
-        at = Sampling(made, along, times, dice, Grid(*shape), data.device, lambda known: mixture.estimate(along))
+        at = Sampling(made, along, times, dice, Grid(*shape), data.device, partial(whatever, mixture.estimate(along)))
         at.known = Known(data, task.cells)
         out = task(at)
         errors.append((out - data).square().mean().sqrt().item())
@@ -457,3 +468,21 @@ def test_nothing_or_everything_known_is_refused(frames, count, box, words):
 def test_too_few_frames_to_fill_a_latent_one_are_refused():
     with pytest.raises(ValueError, match="one of them holds 2 frames"):
         on("dct3d").cells(known_pixels(SHAPE, "first", 1))
+
+
+def test_what_is_known_stays_so_for_models_that_are_told_where_a_step_ends():
+    """A shortcut model is told the end of its step, known frames at both ends of it; learned variances are kept."""
+    path, told = build("path", "linear"), []
+    latent, mask = torch.ones(2, 1, 3, 1, 1, dtype=F64), (torch.arange(3) < 1)[None, :, None, None]
+    known, x = Known(latent, mask), torch.zeros(2, 1, 3, 1, 1, dtype=F64)
+
+    def model(x, t, s=None):
+        told.append((t, s))
+        return Estimate(x, x).spread(x)
+
+    wrapped = pinned(shown_clean(Aiming(model), known, path), known, path)
+    t, s = torch.tensor([0.9, 0.8], dtype=F64), torch.tensor([0.4, 0.3], dtype=F64)
+    belief = toward(wrapped, s)(x, t)
+    assert torch.equal(told[0][0], torch.tensor([[0, 0.9, 0.9], [0, 0.8, 0.8]], dtype=F64))
+    assert torch.equal(told[0][1], torch.tensor([[0, 0.4, 0.4], [0, 0.3, 0.3]], dtype=F64))
+    assert (belief.x0[:, :, 0] == 1).all() and (belief.x0[:, :, 1:] == 0).all() and belief.share is not None
