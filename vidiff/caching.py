@@ -125,9 +125,9 @@ class Stack(CacheRun):
         changes = dict(zip(old, relative([kept[i].look for i in old], look[old]), strict=True))
         decided = [row is None or self.fresh(row, changes[i], look[i]) for i, row in enumerate(kept)]
         self.base, self.before, self.looks = base, kept, look
-        self.index = torch.tensor([i for i, d in enumerate(decided) if d], dtype=torch.long, device=look.device)
+        self.computed = [i for i, d in enumerate(decided) if d]
         self.stale = [i for i, d in enumerate(decided) if not d]
-        self.tally.count(len(self.index), len(self.stale))
+        self.tally.count(len(self.computed), len(self.stale))
 
     def known(self, key: Hashable, row: Tensor, look: Tensor) -> Kept | None:
         """What is kept of a row, unless it was of another size."""
@@ -140,22 +140,22 @@ class Stack(CacheRun):
         if not self.stale:
             return block(*inputs)
         entered = inputs[: self.streams]
-        if not len(self.index):
+        if not self.computed:
             return entered if self.streams > 1 else entered[0]
-        with self.rows.narrowed(self.index):
-            answer = block(*narrowed(inputs, self.index, len(self.keys)))
+        index = torch.tensor(self.computed, device=entered[0].device)
+        with self.rows.narrowed(index):
+            answer = block(*narrowed(inputs, index, len(self.keys)))
         streams = tuple(
-            stream if stream is None else whole.to(stream.dtype).index_copy(0, self.index, stream)
+            stream if stream is None else whole.to(stream.dtype).index_copy(0, index, stream)
             for whole, stream in zip(entered, as_streams(answer), strict=True)
         )
         return streams if self.streams > 1 else streams[0]
 
     def leave(self, answer: Any) -> Any:
         """Keep what computed rows were given by the stack, and give the others what is kept."""
-        streams = list(as_streams(answer))
-        index, stale = self.index.tolist(), self.stale
-        self.compare(streams[0], [i for i in index if self.before[i] is not None])
-        for i in index:
+        streams, stale = list(as_streams(answer)), self.stale
+        self.compare(streams[0], [i for i in self.computed if self.before[i] is not None])
+        for i in self.computed:
             rest = tuple(s if s is None else s[i] - b[i] for s, b in zip(streams, self.base, strict=True))
             self.kept[self.keys[i]] = Kept(rest, self.looks[i])
         for k, stream in enumerate(streams):
