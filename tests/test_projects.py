@@ -1,8 +1,9 @@
 """Every project can be planned as it is, and a tiny twin of it trains three steps and draws a clip."""
 
 import re
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ import zoo  # noqa: F401
 from vidiff.building import build_diffuser, build_sampling, count_parameters, plan
 from vidiff.config import load
 from vidiff.config.schema import SLOTS
+from vidiff.engine.checkpoint import Checkpoints, Snapshot
 from vidiff.engine.data import collate
+from vidiff.engine.runs import read_run, start_from
 from vidiff.engine.sample import class_conditions, draw
 from vidiff.random import Random
 from vidiff.registry import KINDS, build
@@ -36,10 +39,35 @@ def stand_in(shape, *others):
     return ["data=stand_in", f"data.shape={list(shape)}", *others]
 
 
+def named_runs(config):
+    """The keys of a configuration that name another run."""
+    named = {"objective.teacher": config.components["objective"].get("teacher"), "train.init": config.train.init}
+    return [key for key, run in named.items() if run]
+
+
+@cache
+def left_behind(tiny):
+    """The folder of a run of the project that others learn from, or of its tiny twin with random weights."""
+    folder = Path(KEPT.name) / ("tiny" if tiny else "whole")
+    folder.mkdir()
+    made = tiny_twin(TEACHER) if tiny else planned(TEACHER)
+    (folder / "config.yaml").write_text(made.config.to_yaml())
+    if tiny:
+        dice, fresh = torch.Generator().manual_seed(0), build_diffuser(made.config, made.dataset).state_dict()
+        weights = {name: w + 0.05 * torch.randn(w.shape, generator=dice) for name, w in fresh.items()}
+        Checkpoints(folder / "checkpoints").save(1, Snapshot({"model": weights}, {}))
+    return folder
+
+
+TEACHER, KEPT = ROOT / "projects/nano_sora_cpu.yaml", TemporaryDirectory()
+
+
 def planned(path, *overrides):
     """The plan of a project; random clips of the same shape where its data are files."""
-    data = load(path).components["data"]
+    config = load(path)
+    data = config.components["data"]
     replaced = stand_in(FILES[data["name"]](data)) if data["name"] in FILES else []
+    replaced += [f"{key}={left_behind(tiny=False)}" for key in named_runs(config)]
     return plan(load(path, [*replaced, *overrides]))
 
 
@@ -58,13 +86,16 @@ def tiny_twin(path):
             f"{slot}.{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
             for key, value in tiny.items()
         ]
-    return plan(load(path, [*overrides, "sampler.steps=3"]))
+    overrides += [f"{key}={left_behind(tiny=True)}" for key in named_runs(whole.config)]
+    return plan(load(path, [*overrides, "sampler.steps=3"]), read=read_run)
 
 
 @pytest.mark.parametrize("path", PROJECTS, ids=label)
 def test_a_tiny_twin_trains_and_draws(path):
     made = tiny_twin(path)
-    diffuser = build_diffuser(made.config, made.dataset)
+    diffuser = build_diffuser(made.config, made.dataset, read_run)
+    if made.config.train.init:
+        start_from(diffuser, made.config.train.init)
     optimizer = torch.optim.AdamW(diffuser.parameters(), lr=1e-3)
     before = [p.detach().clone() for p in diffuser.parameters()]
     for step in range(3):
