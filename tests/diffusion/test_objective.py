@@ -19,7 +19,7 @@ REFUSED = {
     *((p, q) for p in ("linear", "gvp", "cosine", "sigmoid") for q in ("eps", "score")),
     ("sigmoid", "velocity"),
     *(("polynomial", q) for q in ("eps", "score", "velocity")),
-    *(("ddpm_jsd", q) for q in ("eps", "score")),
+    *((p, q) for p in ("ddpm_jsd", "zero_snr") for q in ("eps", "score")),
 }
 
 

@@ -75,3 +75,47 @@ def test_impossible_settings_are_refused_with_the_numbers(node, text):
     with pytest.raises(ValueError) as caught:
         build("path", node)
     assert str(caught.value).startswith(text)
+
+
+def test_polynomial_is_the_straight_line_at_another_speed():
+    path, line = build("path", {"name": "polynomial", "power": 2.5}), build("path", "linear")
+    assert torch.allclose(path.alpha(T), (1 - T) ** 2.5) and torch.allclose(path.sigma(T), 1 - (1 - T) ** 2.5)
+    same = build("path", {"name": "polynomial", "power": 1.0})
+    assert torch.allclose(same.alpha(T), line.alpha(T)) and torch.allclose(same.sigma_dot(T), line.sigma_dot(T))
+    tiny = torch.tensor([1e-13], dtype=F64)
+    assert torch.allclose(path.sigma(tiny), 2.5 * tiny, rtol=1e-9, atol=0)  # no digits lost
+
+
+def test_jsd_erases_equal_shares():
+    for steps in (40, 300):
+        path = build("path", {"name": "ddpm_jsd", "num_timesteps": steps})
+        entries = torch.arange(1, steps + 1, dtype=F64) / steps
+        assert torch.allclose(path.alpha(entries) ** 2, 1 - entries, atol=1e-14) and path.alpha(entries)[-1] == 0
+
+
+def test_warmup_rises_and_stays():
+    path = build("path", {"name": "ddpm_warmup", "num_timesteps": 50, "fraction": 0.5, "beta_start": 0.001})
+    entries = torch.arange(1, 51, dtype=F64) / 50
+    betas = -torch.expm1(-path.beta(entries) / 50)
+    assert torch.allclose(betas[:25], torch.linspace(0.001, 0.02, 25, dtype=F64), rtol=1e-9)
+    assert torch.allclose(betas[25:], torch.full((25,), 0.02, dtype=F64), rtol=1e-9)
+
+
+def test_the_table_of_the_sigmoid_is_the_sigmoid_at_its_entries():
+    """But for the cap at the end, and the rounding of the published codes."""
+    node = {"start": -2.0, "end": 3.0, "tau": 0.8}
+    table = build("path", {"name": "ddpm_sigmoid_signal", "num_timesteps": 500, **node})
+    entries = torch.arange(1, 500, dtype=F64) / 500
+    smooth = build("path", {"name": "sigmoid", **node}).alpha(entries) ** 2
+    assert torch.allclose(table.alpha(entries) ** 2, smooth, atol=1e-7)
+    with pytest.raises(ValueError, match="start 1 must be below end 1"):
+        build("path", {"name": "ddpm_sigmoid_signal", "start": 1.0, "end": 1.0})
+
+
+def test_laplace_spends_its_steps_around_equal_shares():
+    """log-SNR of its formula is Laplace over uniform times: half the steps lie within log(2)/2 of 0."""
+    path = build("path", "ddpm_laplace")
+    alpha = path.alphas_cumprod  # diffusers' product of 1 - beta is alpha
+    logsnr = (alpha**2 / (1 - alpha**2)).log()
+    within = (logsnr.abs() < math.log(2) / 2).double().mean()
+    assert abs(within - 0.5) < 0.01
