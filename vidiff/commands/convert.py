@@ -103,8 +103,6 @@ def write_back(arguments: argparse.Namespace) -> None:
     target = Path(arguments.to_official)
     if target.suffix != ".safetensors" or (target.exists() and not arguments.overwrite):
         raise Refused(f"--to-official {target}: name a .safetensors file that does not exist yet, or add --overwrite.")
-    if arguments.overrides:
-        raise Refused(f"'{arguments.overrides[0]}' changes nothing: a run's configuration stands in its folder.")
     folder, checkpoint = find_checkpoint(Path(arguments.source))
     made = plan(load(folder / "config.yaml"), training=False)
     kept, state = read_weights(checkpoint, arguments.weights or "ema"), load_checkpoint(checkpoint, ()).state
@@ -113,7 +111,11 @@ def write_back(arguments: argparse.Namespace) -> None:
         raise Refused(
             f"{folder} was not converted: say whose names to write with --family {'|'.join(CONVERTERS.names())}."
         )
-    official = to_official(made, kept.tensors, CONVERTERS[family])
+    told, rest = _divide(arguments.overrides, CONVERTERS[family])
+    if rest:
+        raise Refused(f"'{rest[0]}' changes nothing: a run's configuration stands in its folder.")
+    told = {**state.get("converted", {}).get("settings", {}), **told}
+    official = to_official(made, kept.tensors, CONVERTERS[family], told)
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in official.items()}, str(target))
     if not arguments.quiet:

@@ -194,14 +194,17 @@ def describe_run(made: Plan) -> Description:
     return Description(dict(made.config.components), made.grid, out, made.dataset.num_classes)
 
 
-def to_official(made: Plan, tensors: State, component: Component) -> dict[str, Tensor]:
-    """A run's weights under the official names. Raises Refused when the model is none of this family."""
+def to_official(made: Plan, tensors: State, component: Component, told: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A run's weights under the official names; `told` is what weights do not tell and the configuration does not say.
+
+    Raises Refused when the model is none of this family.
+    """
     described = describe_run(made)
     slots = made.config.components
     conditions = [slots["conditioner"], *slots["conditioner"].get("parts", [])]
     known = {key: value for node in [*conditions, slots["positions"], slots["backbone"]] for key, value in node.items()}
     known |= {"num_classes": described.num_classes or None, "sizes": made.grid[1:]}
-    converter = component.build({k: known[k] for k in component.settings if k in known})
+    converter = make_converter(component, {**told, **{k: known[k] for k in component.settings if k in known}})
     parts = {
         part: {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
         for part in ("backbone", "conditioner")

@@ -1,6 +1,6 @@
 """Checkpoints of github.com/lucidrains/video-diffusion-pytorch: Unet3D, the U-Net of 2204.03458.
 
-The network answers noise; its time is the step 0…999 of a clipped cosine table, our label that divided by 1000.
+The network answers noise; its time is the step 0…999 of a cosine table clipped at 0.9999, our label that divided by 1000.
 The frequencies of its rotary positions are stored with every attention, ours are computed. A model that was trained
 with text (null_cond_emb) takes a vector that no component here gives, and is refused.
 """
@@ -87,7 +87,7 @@ class Unet3D:
                 "backbone": backbone,
                 "positions": "none",
                 "conditioner": "none",
-                "objective": {"name": "iddpm" if out == 2 * channels else "epsilon", "path": "ddpm_cosine"},
+                "objective": {"name": "iddpm" if out == 2 * channels else "epsilon", "path": {"name": "ddpm_cosine", "cap": 0.9999}},
             },
             grid=Grid(channels, *self.sizes),
             out_channels=out,
