@@ -32,17 +32,19 @@ def draw_weighting(file: Path, objectives: Mapping[str, tuple[Objective, Grid]])
     figure = _figure(14, 3.8)
     panels = figure.subplots(1, 4, sharex=True)
     for axes, (field, word) in zip(panels, WORDS.items(), strict=True):
+        bulk = 0.0  # one bin may tower above the rest: the last step of a bound, levels that fall on an end
         for name, curve in curves.items():
             step = (curve.logsnr[1] - curve.logsnr[0]).item()
-            scale = 1.0 if field == "density" else curve.v.nansum().item() * step
-            axes.plot(curve.logsnr, getattr(curve, field) / scale, label=name)
+            shown = getattr(curve, field) / (1.0 if field == "density" else curve.v.nansum() * step)
+            bulk = max(bulk, shown.nan_to_num().quantile(0.97).item())
+            axes.plot(curve.logsnr, shown, label=name if len(name) <= 48 else f"{name[:47]}…")
         axes.set(title=word, xlabel="log-SNR (clean data on the right)")
         axes.title.set_fontsize(10)
         axes.grid(alpha=0.3)
-        if field in ("x0", "noise"):
-            axes.set(yscale="log", ylim=(1e-4, 1e4))
+        logarithmic = field in ("x0", "noise")
+        axes.set(**(dict(yscale="log", ylim=(1e-4, 1e4)) if logarithmic else dict(ylim=(0, 1.4 * bulk))))
     panels[0].set_ylabel("per unit of log-SNR")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(curves), 5))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     _save(figure, file)
 
 
