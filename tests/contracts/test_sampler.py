@@ -12,6 +12,9 @@ from vidiff.random import Random, generator
 from vidiff.registry import PATHS, PREDICTIONS, SAMPLERS, build
 
 D = 3
+FEW = ("linear", "cosine", "ddpm", "ve")
+"""One path of each sort; every other one is for `make test-all`."""
+EVERY = [p if p in FEW else pytest.param(p, marks=pytest.mark.slow) for p in PATHS.names()]
 STRAIGHT = ("linear", "ve")
 """Where the way to a single data point is a straight line in t."""
 
@@ -34,7 +37,7 @@ def grid(steps, high=1.0, low=0.0):
     return torch.linspace(high, low, steps + 1, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("path", PATHS.names())
+@pytest.mark.parametrize("path", EVERY)
 def test_every_valid_prediction_gives_the_same_finite_samples_from_pure_noise(sampler, path):
     path, mixture, times = PATHS[path].build(), three(D), grid(7)
     expected = sampler(mixture.estimate(path), begin(path, 1), times, path, draws())
@@ -49,7 +52,7 @@ def test_every_valid_prediction_gives_the_same_finite_samples_from_pure_noise(sa
         assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-9), type(prediction)
 
 
-@pytest.mark.parametrize("path", PATHS.names())
+@pytest.mark.parametrize("path", EVERY)
 def test_float32_follows_float64(sampler, path):
     path, mixture = PATHS[path].build(), three(D)
     exact = mixture.estimate(path)
@@ -92,7 +95,7 @@ def test_one_step_and_repeated_times_are_finite(sampler, path, times):
         assert torch.allclose(out, x, rtol=1e-12)
 
 
-@pytest.mark.parametrize("path", PATHS.names())
+@pytest.mark.parametrize("path", EVERY)
 def test_one_step_to_clean_finds_a_single_data_point(sampler, path):
     """Or many steps, for a method that follows dx/dt on a curved path."""
     straight, path = path in STRAIGHT, PATHS[path].build()
@@ -113,7 +116,7 @@ def test_a_sample_does_not_depend_on_its_batch(sampler):
     assert torch.equal(many, again)
 
 
-@pytest.mark.parametrize("path", PATHS.names())
+@pytest.mark.parametrize("path", EVERY)
 def test_reaches_the_data_distribution(sampler, path, request):
     """Mean, covariance and sliced Wasserstein distance of 2,000 samples of a mixture, near those of true draws."""
     component, path, mixture, num = (

@@ -55,7 +55,8 @@ def dopri5(slope: Slope, x: Tensor, start: Tensor, end: Tensor, rtol: float, ato
         mask = expand(taken, x).bool()
         x, k = torch.where(mask, ahead, x), torch.where(mask, slopes[-1], k)
         t = torch.where(taken, torch.where(last, end, t + step), t)
-        h = torch.where(done, h, step * (0.9 * ratio.clamp(min=1e-10) ** -0.2).clamp(0.2, 10.0))
+        factor = (0.9 * ratio.clamp(min=1e-10) ** -0.2).clamp(max=10.0)
+        h = torch.where(done, h, step * torch.where(taken, factor.clamp(min=1.0), factor.clamp(min=0.2)))
     return x
 
 

@@ -27,8 +27,16 @@ def order_of(i: int, lam: Tensor, order: int, lower_order_final: bool) -> int:
     return min(order, known, left if lower_order_final else order)
 
 
-def data_step(x: Tensor, x0s: Sequence[Tensor], levels: Levels, i: int, order: int, eta: float = 0.0,
-              midpoint: bool = False) -> Tensor:  # fmt: skip
+def data_step(
+    x: Tensor,
+    x0s: Sequence[Tensor],
+    levels: Levels,
+    i: int,
+    order: int,
+    eta: float = 0.0,
+    midpoint: bool = False,
+    exact: bool = True,
+) -> Tensor:  # fmt: skip
     """Step i of DPM-Solver++: x0 as a polynomial in lambda through x0s (newest first), integrated exactly.
 
     With h = lambda_s - lambda_t and H = (1 + eta) h, of the reverse SDE of strength eta (Lu et al. 2022 (2211.01095);
@@ -36,7 +44,8 @@ def data_step(x: Tensor, x0s: Sequence[Tensor], levels: Levels, i: int, order: i
 
         x_s = sigma_s/sigma_t e^(-eta h) x + alpha_s ((1 - e^-H) x0 + phi2 x0' h - phi3 x0'' h^2)
 
-    `midpoint` has (1 - e^-H) / 2 for phi2 (order 2 only).
+    `midpoint` has (1 - e^-H) / 2 for phi2 (order 2 only). Not `exact` halves the last term, as the published codes do:
+    their divided difference stands for x0'' h^2, of which it is one half, so that the order remains 2.
     """
     alpha, sigma, lam = levels
     h = lam[i + 1] - lam[i]
@@ -52,7 +61,7 @@ def data_step(x: Tensor, x0s: Sequence[Tensor], levels: Levels, i: int, order: i
         return x + alpha[i + 1] * (gained / 2 if midpoint else phi2) * slope
     r1 = (lam[i - 1] - lam[i - 2]) / h
     bend = (slope - (x0s[1] - x0s[2]) / r1) / (r0 + r1)
-    return x + alpha[i + 1] * (phi2 * (slope + r0 * bend) - (phi2 / wide - 0.5) * bend)
+    return x + alpha[i + 1] * (phi2 * (slope + r0 * bend) - (phi2 / wide - 0.5) * (2 if exact else 1) * bend)
 
 
 def fresh_std(levels: Levels, i: int, eta: float) -> Tensor:

@@ -19,6 +19,7 @@ class Dpmpp3mSde(Sampler):
     """`dpmpp_3m` for the reverse SDE of strength `eta`: 0 is the ODE, 1 the SDE of DDPM; fresh noise in every step.
 
     Its second step integrates the line through two evaluations exactly, where `dpmpp_3m` has the midpoint form.
+    `exact` as there.
     """
 
     reverses = False
@@ -30,9 +31,10 @@ class Dpmpp3mSde(Sampler):
         path: Path | str | None = None,
         eta: NonNegative = 1.0,
         s_noise: Positive = 1.0,
+        exact: bool = False,
     ):
         super().__init__(steps, spacing, path)
-        self.eta, self.s_noise = eta, s_noise
+        self.eta, self.s_noise, self.exact = eta, s_noise, exact
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         refuse_ascending(times)
@@ -41,7 +43,7 @@ class Dpmpp3mSde(Sampler):
         for i, t, _ in steps_of(times, x):
             x0s = [estimate(x, t).x0, *x0s[:2]]
             order = order_of(i, known[2], 3, False)
-            x = data_step(x, x0s, known, i, order, self.eta)
+            x = data_step(x, x0s, known, i, order, self.eta, exact=self.exact)
             if self.eta and known[1][i + 1]:
                 x = x + self.s_noise * fresh_std(known, i, self.eta) * random.normal(x.shape, x.dtype).to(x.device)
         return x
