@@ -64,6 +64,11 @@ class Objective(nn.Module):
     def check(self, net: nn.Module, reads: frozenset[str]) -> None:
         """Raises ValueError when this network, or a conditioner that `reads` these entries, does not go with it."""
 
+    needs_average = False
+    """Whether targets come from the run's moving average of the network (`averaged`)."""
+    averaged: Callable[[], Net] | None = None
+    """That average, put here by training; None where the network that is asked is the average itself."""
+
     def extend(self, spec: CondSpec) -> CondSpec:
         """What the network is told beside its time: the conditioner's `spec`, and what `complete` adds to it."""
         return spec

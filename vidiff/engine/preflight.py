@@ -37,7 +37,7 @@ def preflight(plan: Plan, world: World, resume: str = "auto") -> Buckets:
 
     checks = [lambda: check_precision(world.device, config.train.precision), lambda: check_length(plan.dataset)]
     checks += [lambda: check_memory(plan.diffuser, world.device)]
-    checks += [lambda: check_init(plan)]
+    checks += [lambda: check_init(plan), lambda: check_average(plan)]
     checks += [lambda: rows_of_step(config, world), optimizer, lambda: curves(config.ema)]
     checks += [partial(check_callback, plan, name) for name in config.callbacks]
     checks += [lambda: verify(Path(resume))] if resume not in ("auto", "none") else []
@@ -50,6 +50,13 @@ def preflight(plan: Plan, world: World, resume: str = "auto") -> Buckets:
     if problems:
         raise ConfigError(problems)
     return sort_clips(plan)
+
+
+def check_average(plan: Plan) -> None:
+    """Raises Refused when the objective's targets come from an average that the run does not keep."""
+    if plan.diffuser.objective.needs_average and not curves(plan.config.ema):
+        name = plan.config.components["objective"]["name"]
+        raise Refused(f"objective {name}: target=average needs an average. Use ema.decay=0.99 or so, or target=online.")
 
 
 def check_init(plan: Plan) -> None:

@@ -58,7 +58,9 @@ class Trainer:
         if config.train.init is not None:
             start_from(diffuser, config.train.init)
         self.diffuser = widen_convolutions(diffuser, world.device, config.train.precision)
-        self.ema = Averages(self.diffuser, config.ema) if curves(config.ema) else None
+        self.ema = average = Averages(self.diffuser, config.ema) if curves(config.ema) else None
+        if average:
+            self.diffuser.objective.averaged = lambda: average.module.backbone
         self.optimizer = make_optimizer(self.diffuser, config.optimizer)
         self.learning_rate = LearningRate(self.optimizer, config.schedule, config.train.steps)
         fp16 = config.train.precision == "fp16"
