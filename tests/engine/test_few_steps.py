@@ -7,6 +7,8 @@ from vidiff.building import build_diffuser, count_parameters, plan
 from vidiff.commands import sample
 from vidiff.config import ConfigError, load
 from vidiff.engine.checkpoint import read_tensors
+from vidiff.engine.parallel import world
+from vidiff.engine.preflight import preflight
 from vidiff.engine.profile import cost, fvcore_macs
 from vidiff.random import Random
 from vidiff.registry import BACKBONES, build
@@ -93,6 +95,18 @@ def test_what_does_not_go_together_is_refused_in_one_line(yaml_file, overrides, 
     with pytest.raises(ConfigError, match=words) as refused:
         made(yaml_file, *overrides)
     assert len(refused.value.problems) == 1
+
+
+def test_targets_of_an_average_need_one_and_resume_with_the_same_bits(start, yaml_file, tmp_path):
+    settings = ["objective={name: consistency, target: average}", "sampler=consistency", "schedule.name=constant"]
+    with pytest.raises(ConfigError, match="objective consistency: target=average needs an average. Use ema.decay"):
+        preflight(made(yaml_file, *settings, "ema.decay=0"), world("cpu"))
+    start(*settings, "train.steps=3", out="part")
+    runs = [start(*settings, out="whole"), start(*settings, out="part", allow_change=True)]
+    runs.append(start(*settings, "objective.target=online", out="online"))
+    whole, part, online = (read_tensors(run / "checkpoints/step_00000007/model.safetensors") for run in runs)
+    assert all(torch.equal(whole[key], part[key]) for key in whole)
+    assert not all(torch.equal(whole[key], online[key]) for key in whole)
 
 
 def test_a_backbone_without_a_vector_is_refused(yaml_file, monkeypatch):

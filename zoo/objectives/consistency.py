@@ -11,6 +11,8 @@ c_out = D (l - l_min) / sqrt(l^2 + D^2), D the deviation of the data. Times lie 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ from vidiff.types import Cond, Count, NonNegative, Positive
 from zoo.objectives.predictions.x0 import X0
 
 PARTS = {"path": "path", "weighting": "weighting", "times": "times", "noise": "noise"}
+Target = Literal["online", "average"]
 HIGHEST = 80.0
 """The noisiest level a grid begins at, where that of the path is infinite (Karras et al. 2022 (2206.00364))."""
 
@@ -71,6 +74,7 @@ class Consistency(Objective):
     The grid has `cells` cells, twice as many after every `double_every` steps, up to `max_cells`; `rho` bends it as
     Karras et al. do, and `times` say how often each cell is met. d is the pseudo-Huber distance sqrt(m + huber^2) -
     huber of the mean square m, or m itself at huber 0; `gap_weight` divides by the distance of the two levels.
+    The `target` is the network's own answer, as it is (`online`) or that of the run's moving average (`average`).
     Sampler `consistency` draws from it, `euler` without fresh noise.
     """
 
@@ -90,11 +94,12 @@ class Consistency(Objective):
         huber: NonNegative = 0.00054,
         gap_weight: bool = True,
         sigma_data: Positive = 1.0,
+        target: Target = "online",
     ):
         """Raises ValueError when the interval begins where there is no noise, or the grid would lose cells."""
         super().__init__(path, Boundary(path, interval[0], sigma_data), weighting, times, noise, interval)
         self.cells, self.max_cells, self.double_every, self.rho = cells, max_cells, double_every, rho
-        self.huber, self.gap_weight = huber, gap_weight
+        self.huber, self.gap_weight, self.needs_average = huber, gap_weight, target == "average"
         if max_cells < cells:
             raise ValueError(f"max_cells is {max_cells}: the grid begins with {cells} cells and is refined from there.")
 
@@ -117,8 +122,9 @@ class Consistency(Objective):
         t, s = self.neighbours(t, cells or self.cells)
         x_t = self.path.point(x0, noise, t)
         believed = self.estimate(net, x_t, t, cond).x0
+        other = self.averaged() if self.needs_average and self.averaged else net
         with torch.no_grad():
-            target = self.estimate(net, self.earlier(x0, noise, x_t, t, s, cond), s, cond).x0
+            target = self.estimate(other, self.earlier(x0, noise, x_t, t, s, cond), s, cond).x0
         mse = per_time((believed - target) ** 2, t)
         mse = mse.reshape(len(mse), -1).mean(1)
         weight = self.weighting(self.path, X0(), t) * (self.inverse_gap(t, s) if self.gap_weight else 1.0)

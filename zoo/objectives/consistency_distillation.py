@@ -17,7 +17,7 @@ from vidiff.diffusion.times import Interval, Times
 from vidiff.diffusion.weighting import Weighting
 from vidiff.registry import OBJECTIVES
 from vidiff.types import Cond, Count, Load, NonNegative, Positive, Run
-from zoo.objectives.consistency import PARTS, Consistency
+from zoo.objectives.consistency import PARTS, Consistency, Target
 
 
 @OBJECTIVES.register(
@@ -43,13 +43,16 @@ class ConsistencyDistillation(Consistency):
         huber: NonNegative = 0.00054,
         gap_weight: bool = False,
         sigma_data: Positive = 1.0,
+        target: Target = "online",
         solver: Literal["heun", "euler"] = "heun",
         guidance: Guidance | str = "none",
         *,
         load: Load,
     ):
         """Raises ValueError when the teacher is not there or does not fit."""
-        super().__init__(path, weighting, times, noise, interval, cells, cells, 1, rho, huber, gap_weight, sigma_data)
+        super().__init__(
+            path, weighting, times, noise, interval, cells, cells, 1, rho, huber, gap_weight, sigma_data, target
+        )
         self.teacher, self.solver, self.guidance = load(teacher), solver, guidance
 
     def earlier(self, x0: Tensor, noise: Tensor, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:

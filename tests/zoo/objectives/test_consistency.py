@@ -221,3 +221,32 @@ def test_the_sampler_draws_from_the_data(steps):
 def test_what_cannot_be_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         built(OBJECTIVES["consistency"], settings)
+
+
+def test_the_target_is_the_networks_own_answer_or_that_of_its_average():
+    x0, noise = torch.randn(2, 2, D, 1, 1, 1, dtype=F64)
+    t = torch.tensor([0.3, 0.6], dtype=F64)
+    scale = torch.nn.Parameter(torch.tensor(0.7, dtype=F64))
+
+    def net(x, label, cond):
+        return scale * x
+
+    def average(x, label, cond):
+        return -0.4 * x
+
+    losses = {}
+    for target in ("online", "average"):
+        o = built(OBJECTIVES["consistency"], {"target": target, "huber": 0.0, "gap_weight": False})
+        o.averaged = lambda: average
+        later, earlier = o.neighbours(t, 10)
+        of = {"online": net, "average": average}[target]
+        believed, wanted = (
+            o.estimate(f, o.path.point(x0, noise, u), u, Cond()).x0 for f, u in ((net, later), (of, earlier))
+        )
+        losses[target] = o.loss_at(net, x0, noise, t, Cond())["loss"]
+        assert o.needs_average == (target == "average")
+        assert torch.allclose(losses[target], ((believed - wanted.detach()) ** 2).flatten(1).mean(1).mean(), rtol=1e-12)
+        (gradient,) = torch.autograd.grad(losses[target], scale, retain_graph=True)
+        exact = torch.autograd.grad(((believed - wanted.detach()) ** 2).flatten(1).mean(1).mean(), scale)[0]
+        assert torch.allclose(gradient, exact), "no gradient through the target"
+    assert not torch.allclose(losses["online"], losses["average"])
