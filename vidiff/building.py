@@ -20,6 +20,8 @@ from torch import nn
 from vidiff.blocks import Rows
 from vidiff.caching import Cache, Tally
 from vidiff.config import Config, ConfigError, load
+from vidiff.config.checking import plain
+from vidiff.config.schema import SLOTS
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
 from vidiff.diffusion.sampler import Sampler
@@ -29,7 +31,7 @@ from vidiff.frozen import Frozen
 from vidiff.gate import gate
 from vidiff.precision import widen_convolutions
 from vidiff.random import derive
-from vidiff.registry import BACKBONES, SAMPLERS, build, did_you_mean
+from vidiff.registry import BACKBONES, KINDS, SAMPLERS, build, did_you_mean
 from vidiff.types import Attention, BadSample, Cond, CondSpec, Dataset, Grid, shapes_of
 
 
@@ -300,6 +302,8 @@ class _Builder:
                 attention=self.attempt("attention", lambda: build_attention(self.config)),
                 positions=partial(build, "positions", parts["positions"]),
             )
+        for key in ("attention", "positions"):
+            self.attempt(key, lambda key=key: self._asked_for(key))
         if backbone is None:
             return None
         self.attempt("backbone", lambda: self._meet(backbone, grid, conditioner.spec))
@@ -361,6 +365,15 @@ class _Builder:
                 f"it tells the network a second time by the condition's {', '.join(sorted(routes))}, which backbone "
                 f"{self.config.components['backbone']['name']} does not take. Use {' or '.join(able)}."
             )
+
+    def _asked_for(self, key: str) -> None:
+        """Raises ValueError for a choice the backbone does not ask for; the default stands for what it has itself."""
+        node, default = self.config.components[key], SLOTS[key].default
+        settings = KINDS[key][default].settings.items()
+        backbone = self.config.components["backbone"]["name"]
+        own = {"name": default, **{name: plain(setting.default) for name, setting in settings}}
+        if key not in BACKBONES[backbone].wiring and node != own:
+            raise ValueError(f"it changes nothing: backbone {backbone} has {key} of its own. Use no '{key}' with it.")
 
     def _meet(self, backbone: nn.Module, grid: Grid, spec: CondSpec) -> None:
         unusable = spec.provides - backbone.uses

@@ -66,7 +66,7 @@ def network(description, spec=None):
         out_channels=description.out_channels,
         cond=spec,
         attention=build("attention", "sdpa"),
-        positions=partial(build, "positions", description.nodes["positions"]),
+        positions=partial(build, "positions", description.nodes.get("positions", "sincos")),
     )
 
 

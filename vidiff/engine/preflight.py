@@ -39,6 +39,7 @@ def preflight(plan: Plan, world: World, resume: str = "auto") -> Buckets:
     checks += [lambda: check_memory(plan.diffuser, world.device)]
     checks += [lambda: check_init(plan), lambda: check_average(plan)]
     checks += [lambda: rows_of_step(config, world), optimizer, lambda: curves(config.ema)]
+    checks += [partial(refuse_unused, config)]
     checks += [partial(check_callback, plan, name) for name in config.callbacks]
     checks += [lambda: verify(Path(resume))] if resume not in ("auto", "none") else []
     problems = []
@@ -73,6 +74,23 @@ def check_callback(plan: Plan, name: str) -> None:
         getattr(callback, "check", lambda diffuser: None)(plan.diffuser)
     except ValueError as error:
         raise Refused(f"{plan.config.where(f'callbacks.{name}')}callback {name}: {error}") from None
+
+
+def refuse_unused(config: Config) -> None:
+    """Raises Refused for settings of the schedule and the averages that the chosen ones would not look at."""
+    schedule, ema = config.schedule, config.ema
+    used = {"schedule.cycles": schedule.name == "cosine_restarts", "schedule.power": schedule.name == "polynomial",
+            "schedule.decay_fraction": schedule.name == "wsd",
+            "schedule.reference_steps": schedule.name == "inverse_sqrt",
+            "schedule.min_lr": schedule.name not in ("constant", "inverse_sqrt"),
+            "ema.warmup_power": ema.warmup == "power", "ema.warmup_share": ema.warmup == "share",
+            "ema.snapshot_every": bool(ema.sigma_rel)}  # fmt: skip
+    for key, looked_at in used.items():
+        section, _, name = key.partition(".")
+        value, default = (getattr(s, name) for s in (getattr(config, section), type(getattr(config, section))()))
+        if not looked_at and value != default:
+            chosen = f"schedule.name is {schedule.name}" if section == "schedule" else "no average looks at it"
+            raise Refused(f"{config.where(key)}{key} is {value} and changes nothing: {chosen}. Remove it.")
 
 
 def check_memory(diffuser: Diffuser, device: torch.device) -> None:

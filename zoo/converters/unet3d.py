@@ -1,8 +1,8 @@
 """Checkpoints of github.com/lucidrains/video-diffusion-pytorch: Unet3D, the U-Net of 2204.03458.
 
-The network answers noise; its time is the step 0…999 of a cosine table clipped at 0.9999, our label that divided by 1000.
-The frequencies of its rotary positions are stored with every attention, ours are computed. A model that was trained
-with text (null_cond_emb) takes a vector that no component here gives, and is refused.
+The network answers noise; its time is the step 0…999 of a cosine table with betas up to 0.9999, our label that divided
+by 1000. The frequencies of its rotary positions are stored with every attention, ours are computed. A model that was
+trained with text (null_cond_emb) takes a vector that no component here gives, and is refused.
 """
 
 from __future__ import annotations
@@ -85,9 +85,11 @@ class Unet3D:
             nodes={
                 "tokenizer": "pixels",
                 "backbone": backbone,
-                "positions": "none",
                 "conditioner": "none",
-                "objective": {"name": "iddpm" if out == 2 * channels else "epsilon", "path": {"name": "ddpm_cosine", "cap": 0.9999}},
+                "objective": {
+                    "name": "iddpm" if out == 2 * channels else "epsilon",
+                    "path": {"name": "ddpm_cosine", "cap": 0.9999},
+                },
             },
             grid=Grid(channels, *self.sizes),
             out_channels=out,
