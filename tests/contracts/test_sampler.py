@@ -126,7 +126,7 @@ def test_reaches_the_data_distribution(sampler, path, request):
         2000,
     )
     exploding = path.norm(torch.ones((), dtype=torch.float64)) > 2
-    sampler = component.build({"steps": 100, "spacing": "karras" if exploding else "uniform"})
+    sampler = component.build({**component.tiny, "steps": 100, "spacing": "karras" if exploding else "uniform"})
     g = generator(3, "start")
     noise, data = torch.randn(num, 2, generator=g, dtype=torch.float64), mixture.sample(num, seed=5)
     x = path.point(data, noise, torch.ones(num, dtype=torch.float64))

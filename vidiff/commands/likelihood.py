@@ -17,7 +17,7 @@ from vidiff.cli import add_run_flags, execute, parser
 from vidiff.config import load
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.estimate import Estimate
-from vidiff.diffusion.likelihood import log_likelihood
+from vidiff.diffusion.likelihood import FIRST, log_likelihood
 from vidiff.engine.data import collate, to_device
 from vidiff.engine.parallel import pick_device
 from vidiff.engine.runs import find_checkpoint, load_weights, read_run
@@ -85,6 +85,7 @@ def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace) -> di
     """The numbers with their protocol."""
     objective, device, seed = diffuser.objective, next(diffuser.parameters()).device, arguments.seed or 0
     low, high = objective.interval
+    low = max(low, FIRST)
     diffuser.requires_grad_(False)
     in_latents, in_pixels = [], []
     for start in range(0, arguments.num, arguments.batch_size):
@@ -101,7 +102,7 @@ def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace) -> di
 
         probes = None if arguments.exact else Random(seed, "probes", rows=rows, device=device)
         nats = log_likelihood(
-            estimate, z, objective.path, probes, probes=arguments.probes, first=low or None, last=high,
+            estimate, z, objective.path, probes, probes=arguments.probes, first=low, last=high,
             rtol=arguments.rtol, atol=arguments.rtol,
         )  # fmt: skip
         bits = -nats.double() / math.log(2) / z[0].numel()

@@ -14,7 +14,7 @@ from vidiff.types import Count, Positive
 PARTS = {"spacing": "spacing", "path": "path", "sampler": "sampler"}
 
 
-@SAMPLERS.register("clipped", tiny=dict(steps=3), parts=PARTS)
+@SAMPLERS.register("clipped", tiny=dict(steps=3, limit=4.0), parts=PARTS)
 class Clipped(Sampler):
     """`sampler` with x0 clamped to +-limit, and the noise that then explains x_t.
 
