@@ -41,6 +41,7 @@ def made(tmp_path, yaml_file):
         file.write_text(text)
         grid = read_grid(file)
         folder, cells = Folder(tmp_path / "out", grid), cells_of(grid)
+        folder.path.mkdir(exist_ok=True)
         arms = list(dict.fromkeys(c.arm for c in cells))
         for cell in cells:
             values = (errors or {(0, 0): BASE[0], (0, 1): BASE[1], (1, 0): OTHER[0], (1, 1): OTHER[1]}).get(
@@ -50,6 +51,9 @@ def made(tmp_path, yaml_file):
                 finish(folder, cell, values)
                 if videos:
                     draw(folder, cell, arms.index(cell.arm))
+        (folder.path / "command.txt").write_text(
+            "2026-01-01T00:00:00+00:00  python tools/ablate.py grid.yaml --jobs 2\n"
+        )
         return folder, cells
 
     return make
@@ -189,6 +193,7 @@ def test_the_report_holds_everything_itself(made):
     }  # fmt: skip
     assert {p.name for p in (folder.report / "plots").iterdir()} == {"metric.png", "curves.png", "levels.png"}
     assert text.count('src="data:image/') == 5 and "http" not in text and 'src="plots' not in text
+    assert "<code>python tools/ablate.py grid.yaml --jobs 2</code>" in text
     assert "2.50 ± 0.71" in text and "optimizer.lr: [0.001, 0.01]" in text
     assert "![" in (folder.report / "report.md").read_text()
 

@@ -66,8 +66,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         dry_run_arms({c.arm: plans[c.arm] for c in cells}, World(torch.device(devices[0])))
         return
-    folder.check(cells)
-    if arguments.report_only and not folder.path.is_dir():
+    if not arguments.report_only:
+        folder.check(cells)
+    elif not folder.path.is_dir():
         raise Refused(f"{folder.path} is not there yet; run the grid without --report-only first.")
     console = Console(quiet=arguments.quiet)
     folder.open()

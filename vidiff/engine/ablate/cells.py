@@ -52,9 +52,9 @@ def cells_of(grid: GridFile) -> list[Cell]:
     faults = Faults(grid)
     cells = []
     for arm in grid.arms():
-        for seed in grid.seeds:
-            with faults.of(arm):
-                cells.append(_cell(grid, arm, seed))
+        with faults.of(arm):
+            changes = _changes(grid, arm)
+            cells += [_cell(grid, arm, seed, changes) for seed in grid.seeds]
     faults.raise_all()
     seen: dict[tuple[str, str], Cell] = {}
     for cell in cells:
@@ -75,7 +75,9 @@ def check(grid: GridFile, cells: Sequence[Cell], world: World) -> tuple[dict[Arm
             preflight(made, world)
             plans[cell.arm] = made
     faults.raise_all()
-    return plans, {arm: cost(made) for arm, made in plans.items()}
+    runs = {cell.arm: cell.run for cell in reversed(cells)}
+    counted = {runs[arm]: cost(made) for arm, made in {runs[a]: (a, m) for a, m in plans.items()}.values()}
+    return plans, {arm: counted[runs[arm]] for arm in plans}
 
 
 class Faults:
@@ -118,15 +120,19 @@ class Faults:
             raise ConfigError(lines)
 
 
-def _cell(grid: GridFile, arm: Arm, seed: int) -> Cell:
-    changes, place = [*grid.set, *(c for p in arm.points for c in p.changes)], f"{grid.path}:1"
+def _changes(grid: GridFile, arm: Arm) -> list[Change]:
+    """What is done to the base for an arm, the common error added where it is not measured already."""
+    changes = [*grid.set, *(c for p in arm.points for c in p.changes)]
     if lookup(tree_of(changes), f"callbacks.{MEASURE}") is None:
-        changes.append(Change(f"callbacks.{MEASURE}", _measure(grid, changes), place))
-    changes.append(Change("seed", seed, place))
-    run = run_name(grid, arm, seed)
-    changes.append(Change("name", run, place))
+        changes.append(Change(f"callbacks.{MEASURE}", _measure(grid, changes), f"{grid.path}:1"))
+    return changes
+
+
+def _cell(grid: GridFile, arm: Arm, seed: int, changes: Sequence[Change]) -> Cell:
+    run, place = run_name(grid, arm, seed), f"{grid.path}:1"
+    changes = (*changes, Change("seed", seed, place), Change("name", run, place))
     config = load(grid.base, changes)
-    return Cell(arm, seed, tuple(changes), config, run, draw_name(config))
+    return Cell(arm, seed, changes, config, run, draw_name(changes, config))
 
 
 def _measure(grid: GridFile, changes: Sequence[Change]) -> dict[str, Any]:
@@ -151,11 +157,12 @@ def run_name(grid: GridFile, arm: Arm, seed: int) -> str:
     return f"{slug('+'.join(words)) or grid.base.stem}-s{seed}-{hashed}"
 
 
-def draw_name(config: Config) -> str:
-    """The folder of a cell's samples inside its run: the sampler in words and a hash of all its settings."""
-    settings = [config.components[key] for key in SAMPLING]
+def draw_name(changes: Sequence[Change], config: Config) -> str:
+    """The folder of a cell's samples inside its run: the sampler in words and a hash of what is changed of sampling."""
+    settings = {c.key: plain(c.value) for c in changes if within(c.key, SAMPLING)}
     hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
-    return f"{settings[0]['name']}{settings[0].get('steps', '')}-{hashed}"
+    sampler = config.components["sampler"]
+    return f"{sampler['name']}{sampler.get('steps', '')}-{hashed}"
 
 
 def slug(words: str) -> str:

@@ -76,15 +76,20 @@ class Folder:
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Raises Refused when a run was trained with another configuration than its cell has now."""
+        for run, keys in self.moved(cells).items():
+            raise Refused(
+                f"{self.path / run} was trained with other values of {', '.join(keys)}: the base has changed. "
+                f"Give the grid another name:, or delete that folder."
+            )
+
+    def moved(self, cells: Sequence[Cell]) -> dict[str, list[str]]:
+        """The runs whose weights come from another configuration than their cell has now -> the keys."""
+        found = {}
         for cell in one_per_run(cells):
-            if not (self.run(cell) / "config.yaml").is_file():
-                continue
-            moved = [key for key in RunFolder(self.run(cell)).changed(cell.config) if not within(key, FREE)]
-            if moved:
-                raise Refused(
-                    f"{self.run(cell)} was trained with other values of {', '.join(moved)}: the base has changed. "
-                    f"Give the grid another name:, or delete that folder."
-                )
+            if (self.run(cell) / "config.yaml").is_file():
+                keys = [key for key in RunFolder(self.run(cell)).changed(cell.config) if not within(key, FREE)]
+                found |= {cell.run: keys} if keys else {}
+        return found
 
     # ---- places ----
 
@@ -103,6 +108,12 @@ class Folder:
     @property
     def report(self) -> Path:
         return self.path / "report"
+
+    @property
+    def command(self) -> str:
+        """What was typed to start it, the first time."""
+        first = (self.path / "command.txt").read_text(encoding="utf-8").partition("\n")[0]
+        return first.partition("  ")[2]
 
     # ---- how far ----
 
@@ -124,8 +135,10 @@ class Folder:
         return status.get("status") == FINISHED and status.get("step", -1) >= cell.config.train.steps
 
     def drawn(self, cell: Cell) -> bool:
-        """Whether the cell's samples are there, as many as are wanted."""
-        return self.grid.samples == 0 or len(self.samples(cell).get("rows", ())) >= self.grid.samples
+        """Whether the cell's samples are there, as many as are wanted and drawn the way it says."""
+        record, parts = self.samples(cell), cell.config.components
+        same = all(parts[key].get(k) == v for key in SAMPLING for k, v in (record.get(key) or {}).items())
+        return self.grid.samples == 0 or (same and len(record.get("rows", ())) >= self.grid.samples)
 
     def samples(self, cell: Cell) -> dict[str, Any]:
         """The cell's samples.json, or {}."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vidiff.engine.ablate.grid import GridFile
 from vidiff.engine.ablate.results import Result, Row, mean
+from vidiff.engine.profile import human
 from vidiff.video import write_gif, write_png_strip
 
 LEVEL = re.compile(r"(.+)/logsnr_(-?[\d.]+)$")
@@ -109,9 +110,9 @@ def plot_cost(file: Path, grid: GridFile, rows: Sequence[Row]) -> Path | None:
     quantities = {
         "parameters": lambda row: row.cost and row.cost.parameters,
         "training FLOPs per clip": lambda row: row.cost and row.cost.training_flops,
-        "network evaluations per sample": lambda row: row.evaluations,
-        "seconds per sample": lambda row: row.draw_seconds,
     }
+    if grid.metric.startswith("samples/"):
+        quantities["network evaluations per sample"] = lambda row: row.evaluations
     shown = [row for row in rows if row.mean is not None]
     varying = {name: of for name, of in quantities.items() if _varies([of(row) for row in shown])}
     if not varying:
@@ -152,12 +153,17 @@ def _figure(file: Path, draw: Callable, columns: int, size: tuple[float, float])
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, columns, figsize=size, layout="constrained", squeeze=False)
     draw(figure, list(axes[0]))
     for axis in axes[0]:
         axis.spines[["top", "right"]].set_visible(False)
+        for side, scale in ((axis.xaxis, axis.get_xscale()), (axis.yaxis, axis.get_yscale())):
+            if scale == "log":
+                side.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+                side.set_major_formatter(lambda value, _: human(value) if value >= 1e4 else f"{value:g}")
+                side.set_minor_formatter(ticker.NullFormatter())
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}")
     figure.savefig(partial, dpi=110, format="png")

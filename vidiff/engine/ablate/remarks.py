@@ -67,6 +67,10 @@ def remarks(folder: Folder, results: Sequence[Result], rows: Sequence[Row]) -> l
             f"{max(flops) / min(flops):.2f} times."
         )
     notes += _unequal(results)
+    moved = folder.moved([r.cell for r in results])
+    if moved:
+        keys = ", ".join(f"`{key}`" for key in dict.fromkeys(key for keys in moved.values() for key in keys))
+        notes.append(f"{len(moved)} runs were trained with other values of {keys} than the base has now.")
     unfinished = sum(not r.finished for r in results)
     if unfinished:
         notes.append(f"{unfinished} of {len(results)} cells are not finished and not in the table's means.")

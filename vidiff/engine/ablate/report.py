@@ -31,6 +31,8 @@ def write_report(folder: Folder, cells: Sequence[Cell], plans: Mapping[Arm, Plan
     results = read_results(folder, cells)
     rows = rows_of(folder.grid, results, costs)
     folder.report.mkdir(parents=True, exist_ok=True)
+    for old in (*folder.report.glob("plots/*.png"), *folder.report.glob("samples.*")):
+        old.unlink()  # what this report does not have must not be left of an earlier one
     blocks = _blocks(folder, results, rows, plans)
     write_atomic(folder.report / "table.csv", table_csv(folder.grid, rows))
     write_atomic(folder.report / "report.md", markdown(blocks, folder.report))
@@ -133,16 +135,9 @@ def _reproduce(folder: Folder, results: Sequence[Result]) -> str:
     r = started[0]
     where = f"{r.device}, {r.threads} thread{'s' * (r.threads > 1)} a run, revision {r.revision}"
     return (
-        f"Made by `python tools/ablate.py {_short(folder.grid.path)}` ({where}). Times are those of the machine as it "
-        f"was, with what else ran on it. All curves over each other: `tensorboard --logdir {_short(folder.path)}`."
+        f"Made by `{folder.command}` ({where}). Times are those of the machine as it "
+        f"was, with what else ran on it. All curves over each other: `tensorboard --logdir {folder.path}`."
     )
-
-
-def _short(path: Path) -> str:
-    try:
-        return path.resolve().relative_to(Path.cwd()).as_posix()
-    except ValueError:
-        return path.name
 
 
 def _count(n: int, word: str) -> str:

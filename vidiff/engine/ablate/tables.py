@@ -18,12 +18,13 @@ def table(grid: GridFile, rows: Sequence[Row]) -> Table:
     """The table to read: the metric, and paired differences to the baseline over seeds and over clips."""
     costs = [row.cost for row in rows if row.cost]
     with_cost = len({c.parameters for c in costs}) > 1 or len({c.training_flops for c in costs}) > 1
-    with_clips, with_draws = any(row.clip_differences for row in rows), any(row.evaluations for row in rows)
+    with_clips = any(row.clip_differences for row in rows)
+    with_draws = len({row.evaluations for row in rows if row.evaluations}) > 1
     best = _best(grid, rows)
     head = [*(axis.name for axis in grid.axes), "seeds", f"{grid.metric} ± sd", "difference ± sd", "in %"]
     head += ["per clip ± se", "clips better"] if with_clips else []
     head += ["parameters", "FLOPs/clip"] if with_cost else []
-    head += ["evaluations", "s/sample"] if with_draws else []
+    head += ["evaluations"] if with_draws else []
     lines = []
     for row in rows:
         line = [*(p.label for p in row.arm.points), f"{len(row.values)}/{row.wanted}"]
@@ -40,7 +41,7 @@ def table(grid: GridFile, rows: Sequence[Row]) -> Table:
         if with_cost:
             line += [f"{row.cost.parameters:,}", human(row.cost.training_flops)] if row.cost else ["", ""]
         if with_draws:
-            line += [str(row.evaluations or ""), number(row.draw_seconds)]
+            line += [str(row.evaluations or "")]
         lines.append(line)
     return Table(head, lines)
 
