@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vidiff.diffusion.adaptive import dopri5
@@ -42,9 +43,7 @@ class Dopri5(Sampler):
         def slope(x: Tensor, t: Tensor) -> Tensor:
             return velocity(path, estimate(x, t), t)
 
-        finite, noisy = finite_slope(path, times), path.sigma(times) > 0
-        ends = [time if ok else time + (other - time) * CLEAN for time, other, ok in (
-            (times[0], times[-1], finite[0] and noisy[0]), (times[-1], times[0], finite[-1] and noisy[-1]))]  # fmt: skip
+        ends = [self.inside(path, times[i], times[-1 - i]) for i in (0, -1)]
         if ends[0] != times[0]:
             x = place(path, estimate(x, times[0].expand(len(x))), ends[0].expand(len(x)))
         if times[0] != times[-1]:
@@ -52,6 +51,11 @@ class Dopri5(Sampler):
         if ends[1] != times[-1]:
             x = place(path, estimate(x, ends[1].expand(len(x))), times[-1].expand(len(x)))
         return x
+
+    def inside(self, path: Path, end: Tensor, other: Tensor) -> Tensor:
+        """This end of the way, or a time just before it where data are clean or the slope is infinite."""
+        regular = finite_slope(path, end) & (path.sigma(end) > 0)
+        return torch.where(regular, end, torch.lerp(end, other, CLEAN))
 
     @property
     def evaluations(self) -> None:
