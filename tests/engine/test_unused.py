@@ -6,6 +6,7 @@ from vidiff.building import plan
 from vidiff.config import ConfigError, load
 from vidiff.engine.parallel import world
 from vidiff.engine.preflight import preflight
+from vidiff.registry import BACKBONES
 
 UNET = ("backbone={name: unet3d, dim: 8, multipliers: [1, 2], num_heads: 2}", "tokenizer=pixels")
 
@@ -42,11 +43,14 @@ def test_convolutions_have_no_attention(yaml_file, tmp_path):
     )
     yaml_file.write_text(f"imports: [{components.name}]\n" + yaml_file.read_text())
     own = ("backbone=only_convolutions", "positions=sincos")
-    planned(yaml_file, *own)
-    with pytest.raises(
-        ConfigError, match="attention math: it changes nothing: backbone only_convolutions has attention"
-    ):
-        planned(yaml_file, *own, "attention=math")
+    try:
+        planned(yaml_file, *own)
+        with pytest.raises(
+            ConfigError, match="it changes nothing: backbone only_convolutions has attention of its own"
+        ):
+            planned(yaml_file, *own, "attention=math")
+    finally:
+        BACKBONES.remove("only_convolutions")
 
 
 @pytest.mark.parametrize(

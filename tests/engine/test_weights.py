@@ -104,6 +104,18 @@ def test_a_checkpoint_from_before_there_were_several(run):
         read_weights(at(run), "posthoc:0.07")
 
 
+def test_a_run_folder_from_before_goes_on(start):
+    """Its configuration does not know the settings that came since."""
+    run = start("train.steps=3", out="old")
+    text = (run / "config.yaml").read_text()
+    lines = text.splitlines()
+    ema = lines.index(next(line for line in lines if line.startswith("ema:")))
+    end = next(i for i in range(ema + 1, len(lines) + 1) if i == len(lines) or not lines[i].startswith(" "))
+    old = [*lines[:ema], "ema: {decay: 0.999, warmup: true}", *lines[end:]]
+    (run / "config.yaml").write_text("\n".join(old) + "\n")
+    assert start("train.steps=3", out="old") == run
+
+
 def test_no_average_is_the_raw_weights(start):
     run = start("ema.decay=0", "train.steps=3")
     assert read_weights(at(run, 3), "ema").label == "raw"

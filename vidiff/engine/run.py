@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,8 +27,10 @@ from typing import Any, TextIO
 import torch
 
 from vidiff.config import Config, differences
+from vidiff.config.checking import plain
 from vidiff.config.importing import content_hash
 from vidiff.config.reading import read_yaml
+from vidiff.config.schema import SECTIONS
 from vidiff.engine.checkpoint import Checkpoints, write_atomic
 from vidiff.errors import Refused
 
@@ -152,8 +155,12 @@ class RunFolder:
             shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
 
     def changed(self, config: Config) -> dict[str, tuple[Any, Any]]:
-        """The dotted keys at which the folder's configuration differs from this one -> (its value, the new one)."""
+        """The dotted keys at which the folder's configuration differs from this one -> (its value, the new one).
+
+        A setting of the engine that the folder does not know yet had its default there.
+        """
         old, _ = read_yaml(self.path / "config.yaml")
+        old |= {key: plain(asdict(schema())) | old.get(key, {}) for key, schema in SECTIONS.items()}
         changed = differences({k: v for k, v in old.items() if k != "imports"}, config.to_dict())
         return changed | self._changed_imports(config)
 
