@@ -142,6 +142,8 @@ class Diffuser(nn.Module):
         cache = caching()
         aim: list[Tensor] = []  # where the step ends, as long as the guidance evaluates for it
 
+        shares: list[Tensor] = []
+
         def evaluate(x: Tensor, t: Tensor, branches: Sequence[Branch]) -> list[Estimate]:
             watch()
             k, num = len(branches), len(x)
@@ -154,6 +156,9 @@ class Diffuser(nn.Module):
                 conds = join([branch.cond for branch in branches])
                 ends = [torch.cat([s] * k) for s in aim]
                 all_ = self.objective.estimate(self.backbone, torch.cat([x] * k), torch.cat([t] * k), conds, *ends)
+            if all_.share is not None:  # learned variances are not guided: those of the condition
+                first = next((i for i, branch in enumerate(branches) if branch.cond is cond), 0)
+                shares[:] = [all_.share.chunk(k)[first]]
             return [Estimate(*pair) for pair in zip(all_.x0.chunk(k), all_.noise.chunk(k), strict=True)]
 
         only = partial(self.with_only, cond)
@@ -166,7 +171,12 @@ class Diffuser(nn.Module):
             finally:
                 aim.clear()
 
-        return Aiming(aimed) if "jump" in self.objective.tells else guided
+        def spread(x: Tensor, t: Tensor) -> Estimate:
+            shares.clear()
+            believed = guided(x, t)
+            return believed.spread(shares[0] if shares else None)
+
+        return Aiming(aimed) if "jump" in self.objective.tells else spread
 
     def with_only(self, cond: Cond, parts: Sequence[int]) -> Branch:
         """Of a condition by `several` what these parts say; the others are dropped."""

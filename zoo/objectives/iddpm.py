@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vidiff.diffusion.chain import Chain, Learned
-from vidiff.diffusion.estimate import Prediction
+from vidiff.diffusion.estimate import Estimate, Prediction
 from vidiff.diffusion.noise import Noise
 from vidiff.diffusion.objective import PARTS, Net, Objective, full_precision, per_time
 from vidiff.diffusion.path import Path
@@ -44,6 +44,18 @@ class Iddpm(Objective):
     ):
         super().__init__(path, prediction, weighting, times, noise, interval)
         self.chain, self.bound, self.variance = Chain(path, num_steps), bound, variance
+
+    def estimate(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
+        """As every objective's, and with variance learned_range the `share` that sampler `ddpm` reads."""
+        answers: list[Tensor] = []
+
+        def remembering(x: Tensor, label: Tensor, cond: Cond) -> Tensor:
+            answers.append(net(x, label, cond))
+            return answers[-1]
+
+        believed = super().estimate(remembering, x_t, t, cond)
+        share = (answers[0].to(believed.x0.dtype).chunk(2, dim=1)[1] + 1) / 2
+        return believed.spread(share) if self.variance == "learned_range" else believed
 
     def output(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The half of the answer that estimates (B,c,t,h,w)."""
