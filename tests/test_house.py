@@ -21,7 +21,7 @@ FOLDERS = {
     "positions": "positions", "objective": "objectives", "path": "objectives/paths", "times": "objectives/times",
     "prediction": "objectives/predictions", "weighting": "objectives/weightings", "noise": "objectives/noises",
     "sampler": "samplers", "spacing": "samplers/spacings", "guidance": "guidance", "cache": "caches", "dataset": "datasets",
-    "task": "tasks", "metric": "metrics", "callback": "callbacks",
+    "task": "tasks", "encoder": "encoders", "metric": "metrics", "callback": "callbacks",
 }  # fmt: skip
 
 

@@ -287,7 +287,10 @@ class _Builder:
         tokenizer = self._part("tokenizer")
         grid = self._attempt_grid(tokenizer)
         width = parts["backbone"].get("dim", 0)
-        objective = self._part("objective", width=width, grid=grid, load=self.load if self.training else self.absent)
+        objective = self._part(
+            "objective", width=width, grid=grid, load=self.load if self.training else self.absent,
+            shape=tuple(self.dataset.shape), training=self.training,
+        )  # fmt: skip
         wiring = dict(width=width, num_classes=self.dataset.num_classes, grid=grid or self.grid)
         conditioner = self._part("conditioner", **wiring)
         backbone = None

@@ -159,7 +159,7 @@ KINDS: dict[str, Registry] = {
     for kind in (
         "dataset", "tokenizer", "conditioner", "backbone", "attention", "positions",
         "objective", "path", "prediction", "weighting", "times", "noise",
-        "sampler", "spacing", "guidance", "cache", "task", "metric", "callback",
+        "sampler", "spacing", "guidance", "cache", "task", "encoder", "metric", "callback",
     )
 }  # fmt: skip
 
@@ -169,7 +169,8 @@ OBJECTIVES, PATHS, PREDICTIONS = KINDS["objective"], KINDS["path"], KINDS["predi
 WEIGHTINGS, TIMES, NOISES = KINDS["weighting"], KINDS["times"], KINDS["noise"]
 SAMPLERS, SPACINGS, GUIDANCE = KINDS["sampler"], KINDS["spacing"], KINDS["guidance"]
 CACHES = KINDS["cache"]
-TASKS, METRICS, CALLBACKS = KINDS["task"], KINDS["metric"], KINDS["callback"]
+TASKS, ENCODERS = KINDS["task"], KINDS["encoder"]
+METRICS, CALLBACKS = KINDS["metric"], KINDS["callback"]
 
 CONVERTERS = Registry("converter")
 """Readers and writers of published checkpoints: named on the command line of `convert`, never in a YAML file."""

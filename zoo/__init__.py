@@ -8,6 +8,7 @@ from zoo import (  # noqa: F401
     conditioners,
     converters,
     datasets,
+    encoders,
     guidance,
     metrics,
     objectives,

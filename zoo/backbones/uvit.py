@@ -71,6 +71,7 @@ class UViT(nn.Module):
     uses = frozenset({"vector", "tokens", "channels"})
     zero_init = False
     streams = 1
+    video_last = True
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from zoo.objectives import (  # noqa: F401
     progressive_distillation,
     rectified_flow,
     reflow,
+    repa,
     score_matching,
     shortcut,
     times,
