@@ -39,4 +39,5 @@ class Teacher:
 def built(component: Component, settings: dict[str, Any] | None = None, teacher: Teacher | None = None) -> Any:
     """An objective with these settings, and a teacher where it wants one."""
     named = {"teacher": "runs/teacher"} if "teacher" in component.settings else {}
-    return component.build({**named, **(settings or {})}, load=lambda run: teacher or Teacher())
+    wiring = dict(load=lambda run: teacher or Teacher(), width=3, shape=(3, 8, 20, 24), training=True)
+    return component.build({**named, **(settings or {})}, **wiring)

@@ -66,10 +66,10 @@ class Frames(nn.Module):
         if "latent" not in batch:
             raise ValueError("conditioner=frames: the batch has no 'latent' to take frames from. Give a video.")
         latent, given = batch["latent"], batch.get("known")
-        numbers = torch.tensor([f % latent.shape[2] for f in self.frames], device=latent.device)
         if given is None:
+            own = sorted({f % latent.shape[2] for f in self.frames})
+            numbers = torch.tensor(own, device=latent.device)
             given = F.one_hot(numbers, latent.shape[2]).any(0).expand(len(latent), -1)
-            numbers = numbers.unique()
         else:
             given, numbers = given.to(latent.device), torch.arange(latent.shape[2], device=latent.device)
         if self.route == "channels":

@@ -11,16 +11,13 @@ Axes: C channels, T frames, H W; pt ph pw the block. Channels are ordered (C kt 
 
 from __future__ import annotations
 
-import math
-
-import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from vidiff.precision import no_autocast
 from vidiff.registry import TOKENIZERS
 from vidiff.types import Count, Grid
-from zoo.layers.embeddings import finest
+from zoo.layers.dct import dct
 from zoo.layers.patch import patchify, split, unpatchify
 
 
@@ -58,10 +55,3 @@ class DCT3D(nn.Module):
                 pattern = "b c i j k n, new old -> ".replace("old", old) + " ".join(names)
                 cells = einsum(cells, matrix, pattern)
         return rearrange(cells, "b c i j k (t h w) -> b (c i j k) t h w", t=z.shape[2], h=z.shape[3])
-
-
-def dct(num: int, like: Tensor) -> Tensor:
-    """The orthonormal DCT-II (num,num), rows are frequencies; computed in float64 and rounded once."""
-    n = torch.arange(num, dtype=finest(like.device), device=like.device)
-    rows = torch.cos(math.pi / num * (n + 0.5) * n[:, None]) * math.sqrt(2 / num)
-    return torch.where(n[:, None] == 0, math.sqrt(1 / num), rows).to(like.dtype)
