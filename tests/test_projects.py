@@ -107,9 +107,12 @@ def test_a_tiny_twin_trains_and_draws(path):
         loss.backward()
         optimizer.step()
     assert any(not torch.equal(p, q) for p, q in zip(diffuser.parameters(), before, strict=True))
-    items = [{k: v for k, v in made.dataset[i].items() if k != "video"} for i in range(2)]
-    conditions = items if diffuser.reads else class_conditions(range(2), 0)
-    video = draw(diffuser, made.grid, *build_sampling(made.config), seed=0, rows=[0, 1], conditions=conditions).video
+    shown = "latent" in diffuser.reads or made.task.pixels is not None
+    items = [{k: v for k, v in made.dataset[i].items() if shown or k != "video"} for i in range(2)]
+    conditions = items if diffuser.reads or shown else class_conditions(range(2), 0)
+    video = draw(
+        diffuser, made.grid, *build_sampling(made.config), seed=0, rows=[0, 1], conditions=conditions, task=made.task
+    ).video
     assert video.shape == (2, *made.dataset.shape) and video.dtype == torch.uint8
     assert video.float().std() > 0
 
