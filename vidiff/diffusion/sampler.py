@@ -71,6 +71,8 @@ class Sampler:
 
     Methods that follow dx/dt itself do so on straight paths only (`linear`, `ve`).
     """
+    spreads = True
+    """Whether exact denoisers lead to the distribution of the data. `consistency` wants ends of trajectories instead."""
     framewise = False
     """Whether frames may move by steps of their own: times (S+1,t) for x (B,c,t,h,w)."""
     asks = frozenset({"velocity"})

@@ -21,7 +21,7 @@ class Consistency(Sampler):
     a mean, and stays blurred.
     """
 
-    reverses = False
+    reverses, spreads = False, False
     asks = frozenset({"velocity", "end", "jump"})
 
     def __init__(self, steps: Count = 2, spacing: Spacing | str = "uniform", path: Path | str | None = None):
