@@ -149,7 +149,12 @@ def test_the_validation_panel_is_the_mean_over_its_clips_whatever_the_batch(star
     for batch_size in (1, 4):
         callback = f"callbacks.validation={{every: 7, num: 7, batch_size: {batch_size}}}"
         events = read_journal(start(*MIXED, callback, out=f"b{batch_size}") / "metrics.jsonl")
-        values.append([e["val/loss"] for e in events if "val/loss" in e])
+        (event,) = [e for e in events if "val/loss" in e]
+        values.append([event["val/loss"], *(event[f"val/loss_{s}"] for s in ("4x16x16", "2x8x24", "8x12x8"))])
+        # seven of four clips: item 0 and 3 have the first shape, and so on, each visit anew
+        counts = Counter(row % 4 % 3 for row in range(7))
+        mean = sum(values[-1][1 + n] * count for n, count in counts.items()) / 7
+        assert values[-1][0] == pytest.approx(mean, abs=1e-6)
     assert values[0] and np.allclose(*values, atol=1e-6)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from vidiff.building import Plan, grid_of
 from vidiff.engine.data import SUBSTITUTES, Order, Tolerant
@@ -38,7 +39,8 @@ class Buckets:
         self.kept: np.ndarray | None = None
         self.left_out: list[tuple[str, str]] = []
         if len(self.shapes) > 1:
-            self._numbers = np.array([self._number(dataset, item) for item in range(self.length)], np.int16)
+            items = tqdm(range(self.length), desc="looking into clips", delay=2, leave=False, disable=None)
+            self._numbers = np.array([self._number(dataset, item) for item in items], np.int16)
             self.kept = np.flatnonzero(self._numbers >= 0)
             self._members = [np.flatnonzero(self._numbers == number) for number in range(len(self.shapes))]
 
