@@ -122,6 +122,9 @@ def test_distances_of_samples_are_paired_by_seed(made):
     results = read_results(folder, cells)
     base, other = rows_of(folder.grid, results, {})
     assert base.mean == 0.0 and other.mean == pytest.approx(0.3)
+    shown = table(folder.grid, [base, other])
+    assert shown.head[2:] == [f"{DIFFERENCE} ± sd", "per sample ± se", "evaluations"]
+    assert [row[1:] for row in shown.rows] == [["2/2", "baseline", "", "7"], ["2/2", "0.3", "0.30 ± 0.10", "7"]]
     assert results[2].clips[DIFFERENCE] == pytest.approx([0.2, 0.4])
 
 

@@ -13,12 +13,12 @@ import torch
 from vidiff.building import Plan
 from vidiff.cli import execute, parser
 from vidiff.engine.ablate.cells import Cell, cells_of, check, select
-from vidiff.engine.ablate.folders import FAILED, FINISHED, Folder, by_run
+from vidiff.engine.ablate.folders import FAILED, FINISHED, Folder, Work, by_run
 from vidiff.engine.ablate.grid import Arm, GridFile
 from vidiff.engine.ablate.queue import Job, Outcome, Queue, Seat, describe, seats_of
 from vidiff.engine.ablate.reading import read_grid
 from vidiff.engine.ablate.report import write_report
-from vidiff.engine.ablate.results import read_results
+from vidiff.engine.ablate.results import DIFFERENCE, read_results
 from vidiff.engine.log import Console, duration
 from vidiff.engine.parallel import World, pick_device
 from vidiff.engine.preflight import dry_run
@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
     folder.open()
     try:
         if not arguments.report_only:
-            _work(folder, cells, costs, seats_of(devices, grid.per_device, arguments.jobs), arguments, console)
+            jobs = _jobs(folder, cells, plans, costs, arguments.retry_failed)[: arguments.limit]
+            _work(folder, cells, jobs, seats_of(devices, grid.per_device, arguments.jobs), console)
         page = write_report(folder, everything, plans, costs)
         console.say(f"report: {page}\n  look: tensorboard --logdir {folder.path}")
         _say_failures(folder, cells)
@@ -123,18 +124,9 @@ def dry_run_arms(plans: Mapping[Arm, Plan], world: World) -> None:
 # ---- inside ----
 
 
-def _work(
-    folder: Folder,
-    cells: Sequence[Cell],
-    costs: Mapping[Arm, Cost],
-    seats: Sequence[Seat],
-    arguments: argparse.Namespace,
-    console: Console,
-) -> None:
+def _work(folder: Folder, cells: Sequence[Cell], jobs: Sequence[Job], seats: Sequence[Seat], console: Console) -> None:
     """Run the queue. Raises Interrupted when a signal came."""
     metric = folder.grid.metric
-    jobs = _jobs(folder, cells, costs, arguments.retry_failed)
-    jobs = jobs[: arguments.limit] if arguments.limit is not None else jobs
     groups = by_run(cells)
     console.say(
         f"{folder.grid.name}: {len(cells)} cells, {len(groups)} runs, {len(jobs)} to do; "
@@ -143,8 +135,9 @@ def _work(
 
     def ended(job: Job, outcome: Outcome) -> str:
         folder.note(job.name, outcome)
-        values = [r.value(metric) for r in read_results(folder, groups[job.name])] if outcome.code == DONE else []
-        return ", ".join(f"{metric} {value:.4g}" for value in dict.fromkeys(values) if value is not None)
+        first = read_results(folder, groups[job.name][:1])[0]
+        value = first.value(metric) if outcome.code == DONE and metric != DIFFERENCE else None
+        return "" if value is None else f"{metric} {value:.4g}"
 
     queue = Queue(jobs, seats, console)
     began = time.perf_counter()
@@ -156,17 +149,25 @@ def _work(
         console.say(f"{len(jobs)} runs in {duration(time.perf_counter() - began)}")
 
 
-def _jobs(folder: Folder, cells: Sequence[Cell], costs: Mapping[Arm, Cost], retry: bool) -> list[Job]:
+def _jobs(
+    folder: Folder, cells: Sequence[Cell], plans: Mapping[Arm, Plan], costs: Mapping[Arm, Cost], retry: bool
+) -> list[Job]:
     """The runs that are not done, in the order of the grid; failed ones when they are to be tried again."""
     jobs = []
     for group in by_run(cells).values():
         states = [folder.state(cell).name for cell in group]
         if all(state == FINISHED for state in states) or (FAILED in states and not retry):
             continue
-        config = group[0].config
-        weight = costs[group[0].arm].training_flops * config.train.batch_size * config.train.steps
-        jobs.append(folder.job(group, weight))
+        config, samples = group[0].config, folder.grid.samples
+        training = costs[group[0].arm].training_flops * config.train.batch_size * config.train.steps
+        draws = {c.arm: costs[c.arm].forward_flops * samples * _calls(plans[c.arm]) for c in group}
+        jobs.append(folder.job(group, Work(training, draws)))
     return jobs
+
+
+def _calls(made: Plan) -> int:
+    """About how many clips the network sees for one sample: adaptive samplers do not know."""
+    return (made.sampler.evaluations or 100) * (2 if made.guidance.needs_uncond else 1)
 
 
 def _say_failures(folder: Folder, cells: Sequence[Cell]) -> None:

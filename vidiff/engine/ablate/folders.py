@@ -25,7 +25,7 @@ import yaml
 
 from vidiff.config.checking import plain
 from vidiff.engine.ablate.cells import SAMPLING, Cell
-from vidiff.engine.ablate.grid import GridFile
+from vidiff.engine.ablate.grid import Arm, GridFile
 from vidiff.engine.ablate.queue import Job, Outcome
 from vidiff.engine.checkpoint import write_atomic
 from vidiff.engine.run import FREE, RunFolder, command_line, in_use, take_lock, within
@@ -41,6 +41,18 @@ class State:
     name: str
     step: int = 0
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The FLOPs of one run: of its training, and of the samples of each of its arms."""
+
+    training: float
+    draws: Mapping[Arm, float]
+
+    @property
+    def total(self) -> float:
+        return self.training + sum(self.draws.values())
 
 
 class Folder:
@@ -144,12 +156,12 @@ class Folder:
         """The cell's samples.json, or {}."""
         return read_json(self.draw(cell) / "samples.json")
 
-    def done(self, cells: Sequence[Cell]) -> float:
-        """How far the cells of one run are, in [0, 1]; drawing counts nothing until all of it is done."""
-        if all(self.state(cell).name == FINISHED for cell in cells):
-            return 1.0
-        step = RunFolder(self.run(cells[0])).read_status().get("step", 0)
-        return min(0.99, step / cells[0].config.train.steps)
+    def done(self, cells: Sequence[Cell], work: Work) -> float:
+        """How far the cells of one run are, in [0, 1], by the work that training and sampling are."""
+        first = cells[0]
+        share = min(1.0, RunFolder(self.run(first)).read_status().get("step", 0) / first.config.train.steps)
+        drawn = sum(work.draws.get(cell.arm, 0.0) for cell in cells if self.drawn(cell))
+        return (share * work.training + drawn) / work.total
 
     # ---- the queue's memory ----
 
@@ -168,15 +180,15 @@ class Folder:
 
     # ---- jobs ----
 
-    def job(self, cells: Sequence[Cell], weight: float) -> Job:
+    def job(self, cells: Sequence[Cell], work: Work) -> Job:
         """The job of one run: train it, then draw the samples of each of its cells."""
         first = cells[0]
         return Job(
             first.run,
             commands=lambda device: self.commands(cells, device),
             log=self.log(first.run),
-            weight=weight,
-            done=lambda: self.done(cells),
+            weight=work.total,
+            done=lambda: self.done(cells, work),
             busy=lambda: in_use(self.run(first)),
         )
 

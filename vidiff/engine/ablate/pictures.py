@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vidiff.engine.ablate.grid import GridFile
-from vidiff.engine.ablate.results import Result, Row, mean
+from vidiff.engine.ablate.results import DIFFERENCE, Result, Row, mean
 from vidiff.engine.profile import human
 from vidiff.video import write_gif, write_png_strip
 
@@ -26,25 +26,29 @@ GAP, WHITE = 4, 255
 
 
 def plot_metric(file: Path, grid: GridFile, rows: Sequence[Row]) -> Path:
-    """The metric of every seed and its mean; beside it the paired differences to the baseline."""
-    shown = [row for row in rows if row.values]
+    """The metric of every seed and its mean; beside it the paired differences to the baseline, if it is none itself."""
+    shown = [row for row in rows if row.values and not (row.is_baseline and grid.metric == DIFFERENCE)]
+    sign = "left" if grid.better == "lower" else "right"
+    panels = {grid.metric: lambda row: row.values}
+    if grid.metric != DIFFERENCE:
+        panels[f"difference to the baseline ({sign} is better)"] = lambda r: {} if r.is_baseline else r.differences
 
     def draw(figure, axes) -> None:
-        for y, row in enumerate(shown):
-            colour = _colour(rows, row)
-            for axis, values in ((axes[0], row.values), (axes[1], {} if row.is_baseline else row.differences)):
-                axis.plot(list(values.values()), [y] * len(values), "o", color=colour, alpha=0.45, markersize=6)
+        for axis, (title, of) in zip(axes, panels.items(), strict=True):
+            for y, row in enumerate(shown):
+                values, colour = list(of(row).values()), _colour(rows, row)
+                axis.plot(values, [y] * len(values), "o", color=colour, alpha=0.45, markersize=6)
                 if values:
-                    axis.plot([mean(values.values())], [y], "|", color=colour, markersize=22, markeredgewidth=3)
-        axes[0].set(title=grid.metric, yticks=range(len(shown)), yticklabels=[row.arm.label for row in shown])
-        axes[1].axvline(0, color="black", linewidth=1)
-        sign = "left" if grid.better == "lower" else "right"
-        axes[1].set(title=f"difference to the baseline ({sign} is better)", yticks=range(len(shown)), yticklabels=[])
-        for axis in axes:
-            axis.set_ylim(len(shown) - 0.5, -0.5)
+                    axis.plot([mean(values)], [y], "|", color=colour, markersize=22, markeredgewidth=3)
+            axis.set(title=title, yticks=range(len(shown)), yticklabels=[], ylim=(len(shown) - 0.5, -0.5))
             axis.grid(alpha=0.3, axis="x")
+        axes[0].set_yticklabels([row.arm.label for row in shown])
+        if len(axes) > 1:
+            axes[1].axvline(0, color="black", linewidth=1)
+        elif shown:
+            axes[0].set_xscale("log")
 
-    return _figure(file, draw, columns=2, size=(11, 1.3 + 0.42 * len(shown)))
+    return _figure(file, draw, columns=len(panels), size=(11, 1.3 + 0.42 * len(shown)))
 
 
 def plot_curves(file: Path, grid: GridFile, rows: Sequence[Row], results: Sequence[Result], own_units: bool) -> Path:
@@ -113,7 +117,7 @@ def plot_cost(file: Path, grid: GridFile, rows: Sequence[Row]) -> Path | None:
     }
     if grid.metric.startswith("samples/"):
         quantities["network evaluations per sample"] = lambda row: row.evaluations
-    shown = [row for row in rows if row.mean is not None]
+    shown = [row for row in rows if row.mean is not None and not (row.is_baseline and grid.metric == DIFFERENCE)]
     varying = {name: of for name, of in quantities.items() if _varies([of(row) for row in shown])}
     if not varying:
         return None
@@ -124,6 +128,7 @@ def plot_cost(file: Path, grid: GridFile, rows: Sequence[Row]) -> Path | None:
                 if of(row):
                     axis.plot([of(row)], [row.mean], "o", color=_colour(rows, row), label=row.arm.label, markersize=7)
             axis.set(xlabel=name, ylabel=grid.metric, xscale="log")
+            axis.set_yscale("log" if grid.metric == DIFFERENCE else "linear")
             axis.grid(alpha=0.3, which="both")
         _legend(figure, axes[0])
 

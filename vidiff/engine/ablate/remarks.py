@@ -54,7 +54,7 @@ def remarks(folder: Folder, results: Sequence[Result], rows: Sequence[Row]) -> l
         notes.append(
             f"`{DIFFERENCE}` is the rms distance (pixels in [0, 1]) to the baseline's sample of the same seed. For "
             "samplers of the same ODE it is their error, if the baseline is fine enough; for stochastic ones and "
-            "for other guidance it is no measure of quality."
+            "for other guidance it is no measure of quality. Pixels are bytes: below about 0.002 it is their rounding."
         )
     if trainings(results) < len({r.cell.arm for r in results}):
         notes.append(

@@ -21,6 +21,8 @@ def table(grid: GridFile, rows: Sequence[Row]) -> Table:
     with_clips = any(row.clip_differences for row in rows)
     with_draws = len({row.evaluations for row in rows if row.evaluations}) > 1
     best = _best(grid, rows)
+    if grid.metric == DIFFERENCE:
+        return _table_of_samples(grid, rows)
     head = [*(axis.name for axis in grid.axes), "seeds", f"{grid.metric} ± sd", "difference ± sd", "in %"]
     head += ["per clip ± se", "clips better"] if with_clips else []
     head += ["parameters", "FLOPs/clip"] if with_cost else []
@@ -43,6 +45,18 @@ def table(grid: GridFile, rows: Sequence[Row]) -> Table:
         if with_draws:
             line += [str(row.evaluations or "")]
         lines.append(line)
+    return Table(head, lines)
+
+
+def _table_of_samples(grid: GridFile, rows: Sequence[Row]) -> Table:
+    """Where the metric is a difference to the baseline already: the metric, and its error over samples."""
+    head = [*(axis.name for axis in grid.axes), "seeds", f"{grid.metric} ± sd", "per sample ± se", "evaluations"]
+    lines = [
+        [*(p.label for p in row.arm.points), f"{len(row.values)}/{row.wanted}",
+         "baseline" if row.is_baseline else pm(row.mean, row.spread),
+         "" if row.is_baseline else pm(row.difference, row.clip_error), str(row.evaluations or "")]
+        for row in rows
+    ]  # fmt: skip
     return Table(head, lines)
 
 
@@ -81,7 +95,7 @@ def cell_table(folder: Folder, results: Sequence[Result]) -> Table:
 def _best(grid: GridFile, rows: Sequence[Row]) -> Row | None:
     known = [row for row in rows if row.mean is not None and len(rows) > 1]
     sign = -1 if grid.better == "higher" else 1
-    return min(known, key=lambda row: sign * row.mean) if known and grid.metric != DIFFERENCE else None
+    return min(known, key=lambda row: sign * row.mean) if known else None
 
 
 def _percent(row: Row) -> str:
