@@ -72,7 +72,7 @@ class Sampler:
     Methods that follow dx/dt itself do so on straight paths only (`linear`, `ve`).
     """
     spreads = True
-    """Whether exact denoisers lead to the distribution of the data. `consistency` wants ends of trajectories instead."""
+    """Whether exact denoisers lead it to the data's distribution. `consistency` wants ends of trajectories instead."""
     framewise = False
     """Whether frames may move by steps of their own: times (S+1,t) for x (B,c,t,h,w)."""
     asks = frozenset({"velocity"})
@@ -90,8 +90,8 @@ class Sampler:
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         """x (B,...) at times[0] -> x (B,...) at times[-1], which is x0 at time 0.
 
-        `times` (S+1,) descending, or (S+1,t), a column for each frame of x (B,c,t,h,w), where `framewise`; stochastic samplers take fresh noise from `random.normal`
-        (give them `PriorRandom`, so that it is of the kind the model was trained on).
+        `times` (S+1,) descending, or (S+1,t), a column for each frame of x (B,c,t,h,w), where `framewise`;
+        stochastic samplers take fresh noise from `random.normal` (give them `PriorRandom`, so that it is of the kind the model was trained on).
         """
         raise NotImplementedError
 
