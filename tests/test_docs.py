@@ -211,6 +211,8 @@ def test_all_examples_together_train(registry, tmp_path, capsys):
     (tmp_path / "components.py").write_text("\n\n".join(COMPONENTS))
     (tmp_path / "mine.yaml").write_text(TOGETHER)
     assert train.main([str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    mixed = ["backbone={name: dit_joint, dim: 48, depth: 1, num_heads: 2}", "attention=my_chunked"]
+    assert train.main([str(tmp_path / "mine.yaml"), *mixed, "--dry-run", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert "step 4/4" in out
     for name in map(name_in, COMPONENTS):

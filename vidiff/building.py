@@ -20,7 +20,7 @@ from torch import nn
 from vidiff.blocks import Rows
 from vidiff.caching import Cache, Tally
 from vidiff.config import Config, ConfigError, load
-from vidiff.config.checking import plain
+from vidiff.config.checking import OF_A_BACKBONE, plain
 from vidiff.config.schema import SLOTS
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
@@ -305,7 +305,7 @@ class _Builder:
                 attention=self.attempt("attention", lambda: build_attention(self.config)),
                 positions=partial(build, "positions", parts["positions"]),
             )
-        for key in ("attention", "positions"):
+        for key in OF_A_BACKBONE:
             self.attempt(key, lambda key=key: self._asked_for(key))
         if backbone is None:
             return None
@@ -376,7 +376,10 @@ class _Builder:
         backbone = self.config.components["backbone"]["name"]
         own = {"name": default, **{name: plain(setting.default) for name, setting in settings}}
         if key not in BACKBONES[backbone].wiring and node != own:
-            raise ValueError(f"it changes nothing: backbone {backbone} has {key} of its own. Use no '{key}' with it.")
+            raise ValueError(
+                f"it changes nothing: backbone {backbone} has {key} of its own. Use no '{key}' with it, or "
+                f"the default, {default}, which stands for them."
+            )
 
     def _meet(self, backbone: nn.Module, grid: Grid, spec: CondSpec) -> None:
         unusable = spec.provides - backbone.uses

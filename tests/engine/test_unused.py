@@ -17,13 +17,26 @@ def planned(file, *overrides):
 
 def test_a_u_net_has_positions_of_its_own(yaml_file):
     with pytest.raises(
-        ConfigError, match=r"positions learned: it changes nothing: backbone unet3d has positions of its"
+        ConfigError, match=r"positions rotary: it changes nothing: backbone unet3d has positions of its"
     ):
-        planned(yaml_file, *UNET)
-    with pytest.raises(ConfigError, match=r"Use no 'positions' with it"):
         planned(yaml_file, *UNET, "positions=rotary")
+    with pytest.raises(ConfigError, match=r"Use no 'positions' with it, or the default, sincos"):
+        planned(yaml_file, "positions=rotary", *UNET)
     planned(yaml_file, *UNET, "positions=sincos")  # the default, as every complete configuration has it
     planned(yaml_file, *UNET, "positions=sincos", "attention=math")  # it has attention, which is asked for
+
+
+def test_what_a_base_chose_for_another_backbone_is_left_behind(yaml_file, tmp_path):
+    """As settings of a component that is replaced are; but not what stands in the same file, or is typed as well."""
+    above = tmp_path / "above.yaml"
+    above.write_text(f"base: {yaml_file.name}\nbackbone: {{name: unet3d, dim: 8, multipliers: [1, 2], num_heads: 2}}\n")
+    assert planned(above, "tokenizer=pixels").config.components["positions"]["name"] == "sincos"
+    below = tmp_path / "below.yaml"
+    below.write_text(f"base: {above.name}\npositions: rotary\n")
+    with pytest.raises(ConfigError, match="backbone unet3d has positions of its own"):
+        planned(below, "tokenizer=pixels")
+    joint = "backbone={name: dit_joint, dim: 24, depth: 1, num_heads: 3}"
+    assert planned(above, joint).config.components["positions"]["name"] == "learned"
 
 
 def test_convolutions_have_no_attention(yaml_file, tmp_path):

@@ -13,8 +13,11 @@ from typing import Any
 
 from vidiff.config.merging import Layers
 from vidiff.config.schema import PLAIN, SECTIONS, SLOTS, TOP_LEVEL
-from vidiff.registry import KINDS, Component, Setting, UnknownName, did_you_mean, nearest
+from vidiff.registry import BACKBONES, KINDS, Component, Setting, UnknownName, did_you_mean, nearest
 from vidiff.types import Range, Saved
+
+OF_A_BACKBONE = ("attention", "positions")
+"""Slots whose components a backbone asks for, or has something of its own."""
 
 _WORDS = {
     int: "an integer",
@@ -47,6 +50,8 @@ class Checker:
                 self.problem("", f"'{key}' is missing: name a {slot.kind}. Known: {known}.")
             else:
                 done[key] = self.component(key, slot.kind, tree.get(key, slot.default), slot.default)
+        for key in OF_A_BACKBONE:
+            self._leave_behind(key, done)
         for key, schema in SECTIONS.items():
             done[key] = self.section(key, schema, tree.get(key))
         done["callbacks"] = self.callbacks(tree.get("callbacks"))
@@ -59,6 +64,13 @@ class Checker:
         self.problems.append(f"{where}: {text}" if where and not typed else text)
 
     # ---- components ----
+
+    def _leave_behind(self, key: str, done: dict[str, Any]) -> None:
+        """Naming another backbone drops what an earlier file chose for the old one and the new one does not ask for."""
+        name, named = done.get("backbone", {}).get("name"), self.layers.named
+        asked = name not in BACKBONES or key in BACKBONES[name].wiring
+        if not asked and named.get(key, 0) < named.get("backbone", 0):
+            done[key] = self.component(key, SLOTS[key].kind, SLOTS[key].default)
 
     def component(self, key: str, kind: str, node: Any, default: str | None = None) -> dict[str, Any]:
         """A component node (`name` or {name:, settings}) -> {name, every setting}."""

@@ -30,6 +30,9 @@ class Layers:
     tree: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     imports: list[Path] = field(default_factory=list)
+    named: dict[str, int] = field(default_factory=dict)
+    """Which layer named each component last: files in their order, and all overrides together as one."""
+    files: int = 0
 
     def where(self, key: str) -> str:
         """'file:line' (or the override) of this key, of one inside it, or of the nearest one around it."""
@@ -72,7 +75,8 @@ def _add_file(layers: Layers, path: Path, trail: tuple[Path, ...]) -> None:
         _add_file(layers, path.parent / base, (*trail, resolved))
     for name in _strings(tree.pop("imports", []), "imports", path):
         layers.imports.append(_import_path(path, name, lines.get("imports", 1)))
-    _add(layers, tree, {key: f"{path}:{line}" for key, line in lines.items()})
+    layers.files += 1
+    _add(layers, tree, {key: f"{path}:{line}" for key, line in lines.items()}, layers.files)
 
 
 def _add_override(layers: Layers, argument: str | Change) -> None:
@@ -83,12 +87,13 @@ def _add_override(layers: Layers, argument: str | Change) -> None:
     tree: Any = value
     for word in reversed(key.split(".")):
         tree = {word: tree}
-    _add(layers, tree, {key: place})
+    _add(layers, tree, {key: place}, layers.files + 1)
 
 
-def _add(layers: Layers, tree: dict[str, Any], origin: dict[str, str]) -> None:
+def _add(layers: Layers, tree: dict[str, Any], origin: dict[str, str], layer: int) -> None:
     old = layers.tree  # merged key by key: at the top, `name` is the run's and names no component
     layers.tree = {**old, **{k: merge(old[k], v) if k in old else v for k, v in tree.items()}}
+    layers.named |= {key: layer for key, node in tree.items() if isinstance(node, str) or _name(node) is not None}
     layers.origin |= origin
     layers.origin = {key: where for key, where in layers.origin.items() if _has(layers.tree, key)}
 
