@@ -157,6 +157,21 @@ def test_the_first_block_decides_and_the_error_is_that_of_the_tokens():
 
 
 @torch.no_grad()
+def test_the_first_block_is_compared_with_the_last_computed_step_not_the_last_one():
+    """A slow drift, each step below the threshold, adds up."""
+    net = randomised(make("dit_joint"))
+    x, time, cond = ask("dit_joint", b=1)
+    run, tally = started({"name": "first_block", "threshold": 0.1}, net)
+    direction, reused = draw(*x.shape, seed=5), []
+    for step in range(12):
+        before = tally.reused
+        with run.call(net, ["cond"], Rows(1, x.device)):
+            net(x + 0.04 * step * direction, time, cond)
+        reused.append(tally.reused > before)
+    assert reused[1] and not all(reused[1:]), reused
+
+
+@torch.no_grad()
 def test_teacache_sums_rescaled_changes():
     """With 10 d^2 + 0.05 as the polynomial, by hand."""
     net = randomised(make("dit_joint"))
