@@ -6,8 +6,6 @@ the sampler's steps: the error of the round trip falls with their number to the 
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from torch import Tensor
 
@@ -16,18 +14,17 @@ from vidiff.diffusion.path import expand
 from vidiff.diffusion.sampler import Sampler
 from vidiff.diffusion.task import Canvas, Sampling, Task
 from vidiff.registry import TASKS
-from vidiff.types import Range
 
 
 @TASKS.register("inversion")
 class Inversion(Task):
     """Encode and decode; `notes` has the root mean square error of the round trip, per video, in units of the latent.
 
-    It begins at time `floor`, a little above 0, where networks have a slope to follow: the video counts as x_floor.
+    The video counts as x at the sampler's last time above 0: at 0 itself networks have no slope to follow, and a first
+    step from far nearer to it would be many times its distance.
     """
 
-    def __init__(self, floor: Annotated[float, Range(above=0.0, max=0.5)] = 0.001, *, canvas: Canvas):
-        self.floor = floor
+    def __init__(self, *, canvas: Canvas):
         self.take(canvas, torch.ones(canvas.shape[1:], dtype=torch.bool))
 
     def check(self, sampler: Sampler, objective: Objective, reads: frozenset[str]) -> None:
@@ -36,13 +33,13 @@ class Inversion(Task):
             raise ValueError("this sampler adds noise, so no way leads back. Use sampler: heun, or another without.")
 
     def evaluations(self, sampler: Sampler) -> int | None:
-        """There and back."""
-        return None if sampler.evaluations is None else 2 * sampler.evaluations
+        """There and back, without the step to 0; how many, the sampler's method tells."""
+        return None
 
     def __call__(self, sampling: Sampling) -> Tensor:
         """Raises ValueError when the way up is not finite, as at an end of a path that some samplers cannot leave."""
         estimate, z = sampling.believe(None), sampling.known.latent
-        down = torch.cat([sampling.times[sampling.times > self.floor], sampling.times.new_tensor([self.floor])])
+        down = sampling.times[sampling.times > 0]
         scale = expand(sampling.path.alpha(down[-1]), z)
         code = sampling.run(estimate, scale * z, down.flip(0))
         back = sampling.run(estimate, code, down) / scale
