@@ -126,20 +126,21 @@ SLOW = """
 
 
 def test_the_first_signal_lets_children_save_and_starts_nothing_more(queue, tmp_path, out):
-    made = queue({"a": SLOW.format(0), "b": "print('never')"})
+    """One child ends at once, the other a second later: the seat that is free in between stays free."""
+    made = queue({"a": SLOW.format(0), "b": SLOW.format(1), "c": "print('never')"}, jobs=2)
 
     def interrupt():
-        log = tmp_path / "a.log"
-        while not (log.exists() and "ready" in log.read_text()):
+        logs = [tmp_path / "a.log", tmp_path / "b.log"]
+        while not all(log.exists() and "ready" in log.read_text() for log in logs):
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     outcomes = made.run()
-    assert made.interrupted and {n: o.code for n, o in outcomes.items()} == {"a": 75}
-    assert (tmp_path / "a.log").read_text().count("saved") == 1
-    assert not (tmp_path / "b.log").exists()
-    assert "SIGINT: 1 running, they save and stop" in out.text
+    assert made.interrupted and {n: o.code for n, o in outcomes.items()} == {"a": 75, "b": 75}
+    assert [(tmp_path / f"{n}.log").read_text().count("saved") for n in "ab"] == [1, 1]
+    assert not (tmp_path / "c.log").exists()
+    assert "SIGINT: 2 running, they save and stop" in out.text
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")

@@ -110,6 +110,12 @@ def test_pairs_are_of_seeds_that_both_have(made):
     assert "1 of 4 cells are not finished and not in the table's means." in remarks(folder, results, [other])
 
 
+def test_a_seed_without_its_baseline_counts_in_the_mean_only(made):
+    folder, cells = made(errors={(0, 1): BASE[1], (1, 0): OTHER[0], (1, 1): OTHER[1]})
+    _, other = rows_of(folder.grid, read_results(folder, cells), {})
+    assert other.mean == pytest.approx(14 / 6) and other.differences == pytest.approx({1: -1 / 6})
+
+
 def test_panels_of_other_sizes_are_not_paired(made):
     folder, cells = made(errors={(0, 0): BASE[0], (0, 1): BASE[1], (1, 0): OTHER[0][:2], (1, 1): OTHER[1]})
     _, other = rows_of(folder.grid, read_results(folder, cells), {})
