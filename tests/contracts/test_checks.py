@@ -11,7 +11,7 @@ import zoo  # noqa: F401
 from vidiff.checks import CHECKS, judge
 from vidiff.commands import check
 from vidiff.diffusion.estimate import Estimate
-from vidiff.registry import GUIDANCE, KINDS, TOKENIZERS, Component
+from vidiff.registry import CONDITIONERS, GUIDANCE, KINDS, TOKENIZERS, Component
 from vidiff.types import Count
 
 NEED_FILES = {"moving_mnist", "video_folder"}
@@ -170,7 +170,19 @@ class ThreeChannels(GUIDANCE["cfg"].target):
         return estimate
 
 
+class NullTells(CONDITIONERS["label"].target):
+    def forward(self, batch, drop):
+        return super().forward(batch, drop & False)
+
+
+class DropsTogether(CONDITIONERS["label"].target):
+    def forward(self, batch, drop):
+        return super().forward(batch, drop.any().expand(drop.shape))
+
+
 PLANTED = [
+    ("conditioner", NullTells, {}, "what_is_dropped_says_nothing", "still depends"),
+    ("conditioner", DropsTogether, {}, "dropping_one_leaves_the_others", "changed with 1"),
     ("backbone", LateXavier, {}, "zero_at_the_start", "xavier"),
     ("backbone", UnscaledTime, {}, "sees_the_time", "scaled"),
     ("backbone", BlindToTime, {}, "sees_the_time", "told apart"),

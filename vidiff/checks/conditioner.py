@@ -61,16 +61,24 @@ def gives_what_its_spec_says(component: Component) -> None:
     require(isinstance(conditioner.spec, CondSpec), "`spec` is no CondSpec.")
     found = values(conditioner(batch(), drops(conditioner)))
     require(set(found) == set(conditioner.spec.provides), f"{sorted(found)} for {sorted(conditioner.spec.provides)}.")
+    spec = conditioner.spec
+    shapes = {"vector": (B, spec.vector), "tokens": (B, spec.length, spec.tokens),
+              "channels": (B, spec.channels, *GRID[1:])}  # fmt: skip
     for route, part in found.items():
-        axis = 1 if route in ("vector", "channels") else -1
-        promised = getattr(conditioner.spec, route)
-        require(part.shape[axis] == promised, f"{route} is {part.shape[axis]} wide, `spec` says {promised}.")
+        if route in shapes:
+            require(part.shape == shapes[route], f"{route} is {tuple(part.shape)}, `spec` says {shapes[route]}.")
+        wide = getattr(spec, route)
+        require(route in shapes or part.shape[-1] == wide, f"{route} is {part.shape[-1]} wide, `spec` says {wide}.")
+    mask = conditioner(batch(), drops(conditioner)).mask
+    fits = mask is None or (mask.dtype == torch.bool and mask.shape == found["tokens"].shape[:2])
+    require(fits, "the mask is not bool of (B,L): True = keep.")
 
 
 def drop_is_a_probability(component: Component) -> None:
     """`drop` is a probability, or one for each condition."""
-    drop = torch.tensor(make(component).drop, dtype=torch.float64)
-    require(((drop >= 0) & (drop <= 1)).all(), f"it is {drop.tolist()}.")
+    drop = make(component).drop
+    each = drop if isinstance(drop, tuple) else (drop,)
+    require(all(isinstance(p, float) and 0 <= p <= 1 for p in each), f"it is {drop!r}: a float, or a tuple of floats.")
 
 
 @torch.no_grad()
@@ -85,18 +93,19 @@ def what_is_dropped_says_nothing(component: Component) -> None:
 
 @torch.no_grad()
 def dropping_one_leaves_the_others(component: Component) -> None:
-    """Each sample is dropped on its own: dropping one must not change what the others are told."""
+    """Each sample is dropped on its own: it is told something else then, and the others what they were told before."""
     conditioner = make(component)
     kept, one = (values(conditioner(batch(), drops(conditioner, *who))) for who in ((), (1,)))
     for route in kept:
         for i in (0, 2):
-            require(torch.allclose(kept[route][i], one[route][i], atol=1e-5), f"{route} of sample {i} changed with 1.")
+            require(torch.equal(kept[route][i], one[route][i]), f"{route} of sample {i} changed with 1.")
+        require(not torch.equal(kept[route][1], one[route][1]), f"{route} of sample 1 is the same without its entries.")
 
 
 @torch.no_grad()
 def throws_no_dice(component: Component) -> None:
     """Who draws is the caller: the conditioner uses no global generator and says the same twice."""
-    conditioner = make(component)
+    conditioner = make(component).train()
     with watched_dice():
         first, second = (values(conditioner(batch(), drops(conditioner))) for _ in range(2))
     for route in first:
