@@ -81,13 +81,13 @@ class Canvas:
     grid: Grid
     tokenizer: Any
 
-    def cells(self, pixels: Tensor) -> Tensor:
+    def cells(self, pixels: Tensor, whole_frames: bool = False) -> Tensor:
         """Which elements of the latent are known (c,t,h,w) when these pixels (T,H,W) bool are.
 
-        Each by itself where the tokenizer only moves pixels about, else the latent frames all of whose frames are
-        known. Raises ValueError when nothing is, and for parts of frames that a tokenizer mixes with others.
+        Each by itself where the tokenizer only moves pixels about, else (and with `whole_frames`) the latent frames all
+        of whose frames are known. Raises ValueError when nothing is, and for parts of frames that are mixed.
         """
-        if self.moves_pixels():
+        if self.moves_pixels() and not whole_frames:
             cells = self.tokenizer.encode(pixels.double().expand(1, *self.shape))[0] == 1
         else:
             whole = pixels.flatten(1).all(1)
@@ -154,9 +154,9 @@ class Task:
     pixels: Tensor | None = None
     cells: Tensor | None = None
 
-    def take(self, canvas: Canvas, pixels: Tensor) -> None:
+    def take(self, canvas: Canvas, pixels: Tensor, whole_frames: bool = False) -> None:
         """Take these pixels (T,H,W) bool of given videos, as far as they fill the latent. Raises ValueError."""
-        self.cells = canvas.cells(pixels)
+        self.cells = canvas.cells(pixels, whole_frames)
         self.pixels = canvas.pixels(self.cells)
 
     def check(self, sampler: Sampler, objective: Objective, reads: frozenset[str]) -> None:

@@ -26,7 +26,7 @@ class Conditioning(Task):
     """
 
     def __init__(self, frames: Frames = "first", count: Count = 8, *, canvas: Canvas):
-        self.take(canvas, known_pixels(canvas.shape, frames, count))
+        self.take(canvas, known_pixels(canvas.shape, frames, count), whole_frames=True)
 
     def check(self, sampler: Sampler, objective: Objective, reads: frozenset[str]) -> None:
         """Raises ValueError for a model that has never seen known frames."""

@@ -56,7 +56,7 @@ class Rollout(Task):
         channels, _, height, width = canvas.shape
         self.length = Grid(*canvas.tokenizer.latent_shape((channels, num_frames, height, width))).t
         if start == "clip":
-            self.take(canvas, known_pixels(canvas.shape, "first", context))
+            self.take(canvas, known_pixels(canvas.shape, "first", context), whole_frames=True)
 
     def check(self, sampler: Sampler, objective: Objective, reads: frozenset[str]) -> None:
         """Raises ValueError for conditioning without training for it, and a slope that sampler or model cannot take."""

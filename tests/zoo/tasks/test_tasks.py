@@ -486,3 +486,13 @@ def test_what_is_known_stays_so_for_models_that_are_told_where_a_step_ends():
     assert torch.equal(told[0][0], torch.tensor([[0, 0.9, 0.9], [0, 0.8, 0.8]], dtype=F64))
     assert torch.equal(told[0][1], torch.tensor([[0, 0.4, 0.4], [0, 0.3, 0.3]], dtype=F64))
     assert (belief.x0[:, :, 0] == 1).all() and (belief.x0[:, :, 1:] == 0).all() and belief.share is not None
+
+
+def test_conditioning_knows_whole_latent_frames_and_replacement_every_pixel():
+    """5 frames in tubelets of 2: two latent frames and, for replacement, half the elements of a third."""
+    whole = build("task", {"name": "conditioning", "count": 5}, canvas=on("tubelet"))
+    each = build("task", {"name": "replacement", "count": 5}, canvas=on("tubelet"))
+    assert whole.pixels.flatten(1).all(1).sum() == 4 and each.pixels.flatten(1).all(1).sum() == 5
+    assert whole.cells.float().mean() == 0.5 and each.cells.float().mean() == 5 / 8
+    with pytest.raises(ValueError, match="one of them holds 2 frames"):
+        build("task", {"name": "conditioning", "count": 1}, canvas=on("tubelet"))
