@@ -180,7 +180,13 @@ class DropsTogether(CONDITIONERS["label"].target):
         return super().forward(batch, drop.any().expand(drop.shape))
 
 
+class Mixing(TOKENIZERS["tubelet"].target):
+    def encode(self, video):
+        return super().encode(video - 0.1 * video.mean(dim=0, keepdim=True))
+
+
 PLANTED = [
+    ("tokenizer", Mixing, dict(size=[2, 3, 4]), "videos_keep_apart", "a batch of one and of two"),
     ("conditioner", NullTells, {}, "what_is_dropped_says_nothing", "still depends"),
     ("conditioner", DropsTogether, {}, "dropping_one_leaves_the_others", "changed with 1"),
     ("backbone", LateXavier, {}, "zero_at_the_start", "xavier"),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vidiff.checks.parts import Beside, require, watched_dice
 from vidiff.registry import Component
+from vidiff.types import Grid
 
 B, C, T, H, W = 2, 3, 12, 24, 36
 
@@ -25,12 +26,15 @@ def video(b: int = B, t: int = T, h: int = H, w: int = W) -> Tensor:
 
 @torch.no_grad()
 def latents_have_the_promised_shape(component: Component) -> None:
-    """encode gives what latent_shape promises, and decode gives the video's shape back."""
+    """encode gives what latent_shape promises, a Grid of counts, and decode gives the video's shape back."""
     tokenizer = make(component)
-    for sizes in ((T, H, W), (24, 12, 36)):
-        z = tokenizer.encode(video(B, *sizes))
-        promised = (B, *tokenizer.latent_shape((C, *sizes)))
+    for sizes in ((T, H, W), (24, 12, 36), (12, 48, 24)):
+        z, grid = tokenizer.encode(video(B, *sizes)), tokenizer.latent_shape((C, *sizes))
+        whole = isinstance(grid, Grid) and all(isinstance(n, int) and n > 0 for n in grid)
+        require(whole, f"latent_shape gives {grid!r}, no Grid of counts.")
+        promised = (B, *grid)
         require(tuple(z.shape) == promised, f"encode gives {tuple(z.shape)}, latent_shape promises {promised}.")
+        require(z.is_floating_point(), f"encode gives {z.dtype}, no numbers to add noise to.")
         shape = tuple(tokenizer.decode(z).shape)
         require(shape == (B, C, *sizes), f"decode gives {shape}, expected {(B, C, *sizes)}.")
 
@@ -56,10 +60,14 @@ def frozen_says_the_truth(component: Component) -> None:
 
 @torch.no_grad()
 def videos_keep_apart(component: Component) -> None:
-    """A video's latent does not depend on the others of its batch."""
+    """A video's latent does not depend on the others of its batch, not even when they are no numbers."""
     tokenizer, x = make(component), video()
-    off = (tokenizer.encode(x[:1])[0] - tokenizer.encode(x)[0]).abs().max().item()
+    alone, together = tokenizer.encode(x[:1])[0], tokenizer.encode(x)[0]
+    off = (alone - together).abs().max().item()
     require(off <= 1e-5, f"it differs by {off:.3g} between a batch of one and of two.")
+    x[1] = torch.nan
+    spoilt = tokenizer.encode(x)[0]
+    require(torch.allclose(spoilt, together, atol=1e-5), "a NaN in another video arrives in it.")
 
 
 @torch.no_grad()
