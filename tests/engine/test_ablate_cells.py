@@ -103,9 +103,7 @@ def test_the_command_of_a_run_is_its_configuration(cells, tmp_path):
     """Typed by hand, the train command gives the same complete configuration."""
     from vidiff.config import load
 
-    made = cells(
-        "grid: {objective: [{name: epsilon, path: {name: vp, beta_max: 15.0}}]}\nset: {optimizer.lr: 1.0e-5}"
-    )
+    made = cells("grid: {objective: [{name: epsilon, path: {name: vp, beta_max: 15.0}}]}\nset: {optimizer.lr: 1.0e-5}")
     grid = read_grid(tmp_path / "grid.yaml")
     command = Folder(tmp_path / "out", grid).commands(made, "cpu")[0]
     base = command.index(str(grid.base))
