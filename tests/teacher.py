@@ -36,8 +36,10 @@ class Teacher:
         return estimate
 
 
-def built(component: Component, settings: dict[str, Any] | None = None, teacher: Teacher | None = None) -> Any:
-    """An objective with these settings, and a teacher where it wants one."""
+def built(
+    component: Component, settings: dict[str, Any] | None = None, teacher: Teacher | None = None, width: int = 3
+) -> Any:
+    """An objective with these settings, for a backbone of this width, and a teacher where it wants one."""
     named = {"teacher": "runs/teacher"} if "teacher" in component.settings else {}
-    wiring = dict(load=lambda run: teacher or Teacher(), width=3, shape=(3, 8, 20, 24), training=True)
+    wiring = dict(load=lambda run: teacher or Teacher(), width=width, shape=(3, 8, 20, 24), training=True)
     return component.build({**named, **(settings or {})}, **wiring)

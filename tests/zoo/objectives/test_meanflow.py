@@ -63,7 +63,7 @@ def test_true_average_velocities_are_not_pulled_away():
 
 def network(attention, **settings):
     """A small transformer in float64 with slow time frequencies, whose sinusoids (float32) finite differences bear."""
-    o = built(OBJECTIVES["meanflow"], {"step_scale": 1.0})
+    o = built(OBJECTIVES["meanflow"], {"step_scale": 1.0}, width=64)
     net = build(
         "backbone", {"name": "dit_joint", "dim": 64, "depth": 2, "num_heads": 2, "time_scale": 1.0, **settings},
         grid=Grid(3, 2, 2, 3), out_channels=3, cond=CondSpec(vector=64), attention=attention,
@@ -101,6 +101,18 @@ def test_the_target_sends_no_gradient_and_the_step_length_learns():
     t, s = torch.tensor([0.8, 0.4], dtype=F64), torch.tensor([0.3, 0.4], dtype=F64)
     o.loss_at(net, x, torch.randn_like(x), t, Cond(), s)["loss"].backward()
     assert len(asked) == 1 and o.step.embedding.mlp[-1].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "x0"])
+def test_the_target_is_the_velocity_less_what_the_average_changes(prediction):
+    """u_target = v - (t - s) du/dt (eq. 10), in the space of the prediction: a network that answers it loses nothing."""
+    o = built(OBJECTIVES["meanflow"], {"prediction": prediction})
+    x0, noise, change = video(2), video(2, 2), video(2, 3)
+    t, s = torch.tensor([0.8, 0.4], dtype=F64), torch.tensor([0.3, 0.1], dtype=F64)
+    o.change = lambda *args: change
+    x, u = o.path.point(x0, noise, t), noise - x0 - expand(t - s, x0) * change
+    wanted = {"velocity": u, "x0": x - expand(t, x) * u}[prediction]
+    assert o.loss_at(lambda x, label, cond: wanted, x0, noise, t, Cond(), s)["mse"].max() < 1e-20
 
 
 def test_errors_are_divided_by_themselves():

@@ -150,7 +150,7 @@ def test_an_aim_is_for_those_that_can_be_told():
 def test_the_second_time_starts_silent_and_is_learned():
     """A fresh model is the one without it; the network's other weights are drawn as without it."""
     torch.manual_seed(7)
-    o = built(OBJECTIVES["shortcut"])
+    o = built(OBJECTIVES["shortcut"], width=64)
     after = torch.rand(3)
     torch.manual_seed(7)
     built(OBJECTIVES["rectified_flow"])
