@@ -125,7 +125,7 @@ def test_every_backbone_meets_every_conditioner(tmp_path, backbone, which):
     works_or_is_refused(configured(tmp_path, backbone, CONDITIONS[which], *rest, positions))
 
 
-@pytest.mark.parametrize("backbone", ours(BACKBONES))
+@pytest.mark.parametrize("backbone", [n for n in ours(BACKBONES) if not getattr(BACKBONES[n].target, "exact", False)])
 @pytest.mark.parametrize("kind", ["tokenizer", "attention", "positions"])
 def test_every_backbone_meets_every_other_part(tmp_path, backbone, kind):
     """One part at a time beside tubelets, sdpa and sincos, with a label, or with text where it needs that."""

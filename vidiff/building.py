@@ -24,6 +24,7 @@ from vidiff.config.checking import OF_A_BACKBONE, plain
 from vidiff.config.schema import SLOTS
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
+from vidiff.diffusion.mixture import Mixture
 from vidiff.diffusion.sampler import Sampler
 from vidiff.diffusion.task import Canvas, Task
 from vidiff.errors import Refused
@@ -205,6 +206,16 @@ def check_attention(config: Config, diffuser: Diffuser, device: str) -> None:
         raise ValueError(reason)
 
 
+def law_of(dataset: Dataset, tokenizer: nn.Module) -> Mixture | None:
+    """The law of the latents: known where that of the data is (`law`) and the tokenizer only moves numbers about."""
+    law = getattr(dataset, "law", None)
+    if law is None or any(True for _ in (*tokenizer.parameters(), *tokenizer.buffers())):
+        return None
+    places = torch.arange(math.prod(dataset.shape), dtype=torch.float64, device="cpu")
+    order = tokenizer.encode(places.reshape(1, *dataset.shape)).flatten()
+    return law.permuted(order.long()) if torch.equal(order.sort().values, places) else None
+
+
 def build_attention(config: Config) -> Attention:
     """The attention of a configuration, behind the gate that compares it with the formula on first use."""
     node = config.components["attention"]
@@ -304,6 +315,8 @@ class _Builder:
                 cond=spec,
                 attention=self.attempt("attention", lambda: build_attention(self.config)),
                 positions=partial(build, "positions", parts["positions"]),
+                objective=objective,
+                law=self.attempt("data", lambda: law_of(self.dataset, tokenizer)),
             )
         for key in OF_A_BACKBONE:
             self.attempt(key, lambda key=key: self._asked_for(key))
@@ -352,6 +365,9 @@ class _Builder:
     def _fed(self, spec: CondSpec) -> bool:
         """True when the condition has all that the backbone cannot do without (`needs`). Raises ValueError."""
         names = self.config.components
+        told = KINDS["conditioner"][names["conditioner"]["name"]].target
+        if "label" in getattr(told, "reads", ()) and not spec.provides:
+            raise ValueError("it has no width that a learned condition could have. Use conditioner one_hot, or none.")
         missing = getattr(BACKBONES[names["backbone"]["name"]].target, "needs", frozenset()) - spec.provides
         if missing:
             raise ValueError(

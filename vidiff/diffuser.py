@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -46,6 +47,11 @@ class Diffuser(nn.Module):
         cond = self.condition({**batch, "latent": z, **self.objective.entries(z, random)}, drop)
         return self.objective.loss(self.backbone, z, cond, random)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, or the numbers of a model without any."""
+        return next(chain(self.parameters(), self.buffers())).device
+
     def draw_drop(self, random: Random, num: int) -> Tensor:
         """Which conditions are dropped: (num,) bool, or (num,k) for a conditioner of k independent probabilities."""
         probability = torch.tensor(self.conditioner.drop, device=random.device)
@@ -81,7 +87,7 @@ class Diffuser(nn.Module):
 
     def encode(self, video: Tensor) -> Tensor:
         """uint8 or [-1,1] video (B,C,T,H,W) -> z (B,c,t,h,w); without gradient when the tokenizer is frozen."""
-        video = to_float(video) if video.dtype == torch.uint8 else video
+        video = to_float(video)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.tokenizer.frozen):
             return self.tokenizer.encode(video)
 
@@ -90,7 +96,7 @@ class Diffuser(nn.Module):
 
         With texts as "negative" in the batch it is told those in the place of no text.
         """
-        device = next(self.parameters()).device
+        device = self.device
         keep = torch.zeros(num, dtype=torch.bool, device=device)
         if ("latent" in self.reads or self.base_fps) and "latent" not in batch and "video" in batch:
             batch = {**batch, "latent": self.encode(batch["video"])}
@@ -204,7 +210,7 @@ class Diffuser(nn.Module):
         `batch` holds what the conditioner reads (labels, text, videos to take frames from) and, for a `task` that takes
         them, given videos; into `notes` goes what the task has to report. Sample i depends on its own row only.
         """
-        objective, device, batch = self.objective, next(self.parameters()).device, batch or {}
+        objective, device, batch = self.objective, self.device, batch or {}
         task = Task() if task is None else task
         path, interval = objective.path, objective.interval
         if sampler.path is not None:

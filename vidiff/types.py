@@ -210,6 +210,7 @@ class Backbone(Protocol):
 
     `prepare(cond) -> cond` (may be absent) puts into `cond.prepared` what no x_t and no time changes, such as a text's
     keys and values: asked once per sampling run. With it or without, the answers have the same bits.
+    `exact` True (may be absent) says that it is no network but the answer for data of a known law, on their grid.
     """
 
     uses: frozenset[str]
@@ -265,6 +266,7 @@ class Dataset(Protocol):
 
     Clips of several shapes: `shapes` (may be absent) are all of them, `shape` the one that samples are drawn in, and
     `shape_of(i)` is that of clip i, known from its item alone. It raises BadSample for a clip that has no place.
+    Data drawn from a mixture of Gaussians have it as `law` (may be absent), and clips of float32.
     """
 
     shape: tuple[int, int, int, int]

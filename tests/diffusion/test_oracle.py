@@ -26,10 +26,10 @@ def test_belief_equals_bayes_by_quadrature():
         post = prior * torch.exp(-((x[row] - alpha[row] * grid) ** 2) / (2 * sigma[row] ** 2))
         post = post / post.sum()
         mean = (post * grid).sum()
-        x0, noise, trace = mixture.believe(x, alpha, sigma)
+        x0, noise, variance = mixture.believe(x, alpha, sigma)
         assert torch.allclose(x0[row, 0], mean, atol=1e-9)
         assert torch.allclose(noise[row, 0], ((x[row, 0] - alpha[row] * mean) / sigma[row]), atol=1e-9)
-        assert torch.allclose(trace[row], (post * (grid - mean) ** 2).sum(), atol=1e-9)
+        assert torch.allclose(variance[row, 0], (post * (grid - mean) ** 2).sum(), atol=1e-9)
 
 
 def test_noise_is_minus_sigma_times_the_gradient_of_the_log_density():

@@ -150,7 +150,7 @@ def test_the_three_counts_agree(tmp_path, name):
     assert fvcore_macs(made) == formula
 
 
-@pytest.mark.parametrize("name", BACKBONES.names())
+@pytest.mark.parametrize("name", [c.name for c in BACKBONES if not getattr(c.target, "exact", False)])
 def test_both_counters_agree_on_every_backbone_of_the_zoo(tmp_path, name):
     component = BACKBONES[name]
     made = planned(tmp_path, {"name": name, **component.tiny}, reads_text="tokens" in component.target.uses)

@@ -29,14 +29,15 @@ def shape_of(data: Any, i: int) -> tuple[int, ...]:
 
 
 def items_are_what_it_says(component: Component) -> None:
-    """[i]["video"] is uint8 of `shape`, and there is a label below num_classes when there are classes, for every
-    i >= 0: i beyond the length is another visit."""
+    """[i]["video"] is uint8 of `shape` (float32 where the data set knows their `law`), and there is a label below
+    num_classes when there are classes, for every i >= 0: i beyond the length is another visit."""
     for split in ("train", "val", "test"):
         data = make(component, split)
         for i in (0, len(data) - 1, len(data), 5 * len(data) + 1):
             item = data[i]
             found, promised = (tuple(item["video"].shape), item["video"].dtype), shape_of(data, i)
-            require(found == (promised, torch.uint8), f"[{i}] is {found}, its `shape` is {promised}.")
+            dtype = torch.float32 if hasattr(data, "law") else torch.uint8
+            require(found == (promised, dtype), f"[{i}] is {found}, its `shape` is {promised}.")
             require(("label" in item) == (data.num_classes > 0), f"[{i}] and num_classes={data.num_classes} disagree.")
             require(0 <= item.get("label", 0) < max(1, data.num_classes), f"[{i}] has label {item.get('label')}.")
 

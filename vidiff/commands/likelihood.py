@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace) -> dict[str, Any]:
     """The numbers with their protocol."""
-    objective, device, seed = diffuser.objective, next(diffuser.parameters()).device, arguments.seed or 0
+    objective, device, seed = diffuser.objective, diffuser.device, arguments.seed or 0
     low, high = objective.interval
     low = max(low, FIRST)
     diffuser.requires_grad_(False)

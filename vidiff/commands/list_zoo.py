@@ -94,7 +94,8 @@ def section(component: Component) -> str:
     file = component.file.relative_to(HOUSE).as_posix()
     head = f"\n### `{component.name}`\n\n{component.summary}  \n[{file}](../{file})"
     papers = ", ".join(f"[{p}](https://arxiv.org/abs/{p})" for p in _papers(component))
-    sizes = "; " + _sizes(component) if component.kind == "backbone" else ""
+    learns = component.kind == "backbone" and not getattr(component.target, "exact", False)
+    sizes = "; " + _sizes(component) if learns else ""
     rows = [_row(setting) for setting in component.settings.values()]
     table = ["\n| setting | default | range |\n|---|---|---|\n", *rows] if rows else ["\nNo settings.\n"]
     return f"{head}{'; ' + papers if papers else ''}{sizes}\n{''.join(table)}"

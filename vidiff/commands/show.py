@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vidiff.building import Plan, plan
+from vidiff.building import Plan, law_of, plan
 from vidiff.cli import execute, parser
 from vidiff.commands.train import summary
 from vidiff.config import load
+from vidiff.diffusion.floor import floor
 from vidiff.diffusion.objective import Objective
 from vidiff.engine.data import first_clips
 from vidiff.engine.parallel import World, pick_device
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         __doc__,
         [
             "projects/nano_sora_cpu.yaml data.digits=1 --data clips.png",
+            "projects/oracle.yaml objective=v_prediction --floor",
             "projects/sit.yaml --plot plots --overlay objective.path=gvp --overlay projects/edm.yaml",
         ],
     )
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
     made.add_argument("--depth", type=int, default=1, metavar="N", help="list modules down to this depth (1)")
     made.add_argument("--data", metavar="FILE.png", help="write a strip of four training clips")
+    made.add_argument("--floor", action="store_true", help="print the least loss at every noise level, where the law "
+                      "of the data is known")  # fmt: skip
     made.add_argument(
         "--plot",
         metavar="DIR",
@@ -70,8 +74,31 @@ def run(arguments: argparse.Namespace) -> None:
         clips = [clip for clip in some if clip.shape == some[0].shape][:4]
         write_png_strip(file, torch.stack(clips), scale=max(1, 64 // clips[0].shape[-1]))
         print(f"{len(clips)} clips: {file}")
+    if arguments.floor:
+        print_floor(made)
     if arguments.plot:
         plot(Path(arguments.plot), arguments, made)
+
+
+def print_floor(made: Plan) -> None:
+    """The least loss at every noise level and in all: for data of a known law. Raises Refused for any other."""
+    law = law_of(made.dataset, made.diffuser.tokenizer)
+    if law is None:
+        raise Refused("--floor: the law of these latents is not known. Use data=gaussian_mixture and tokenizer=pixels.")
+    objective, conditioner = weighed(made), made.diffuser.conditioner
+    told = 1 - conditioner.drop if "label" in conditioner.reads else 0.0
+    try:
+        whole = floor(objective, law, made.grid, told=told)
+    except ValueError as error:
+        raise Refused(f"--floor: objective {made.config.components['objective']['name']}: {error}") from None
+    print(f"least loss of all training: {whole.loss:.4f} (+- {whole.loss_error:.4f}), {told:.0%} of it by class")
+    print(f"{'log-SNR':>9} {'loss':>11} {'+-':>9} {'mse':>11} {'x0 error':>11}")
+    for logsnr in range(10, -11, -2):
+        try:
+            here = floor(objective, law, made.grid, float(logsnr), told)
+        except ValueError:
+            continue  # a level that this path does not reach
+        print(f"{logsnr:>9} {here.loss:>11.4g} {here.loss_error:>9.2g} {here.mse:>11.4g} {here.x0:>11.4g}")
 
 
 def plot(folder: Path, arguments: argparse.Namespace, first: Plan) -> None:

@@ -95,7 +95,8 @@ def summary(made: Plan, here: World, costs: Cost, out: Path | None = None) -> st
     lines += [
         f"{'video':<12} {'x'.join(map(str, made.dataset.shape))} -> latent {made.grid} = {costs.tokens} tokens"
         + (f", and {more} more shapes" if more else ""),
-        f"{'parameters':<12} {costs.parameters:,}",
+        f"{'parameters':<12} {costs.parameters:,}"
+        + ("" if costs.parameters else " (nothing to learn: steps measure the loss)"),
         f"{'FLOPs/clip':<12} {human(costs.forward_flops)} forward, {human(costs.training_flops)} training"
         + " (a multiply-add is 2)",
         f"{'batch':<12} {train.batch_size}{split} clips a step, {train.steps} steps, {train.precision}, {here.device}",

@@ -13,6 +13,9 @@ from vidiff.random import Random
 class Noise:
     """A distribution of unit variance per element."""
 
+    white = False
+    """Whether elements are independent Gaussians."""
+
     def __call__(self, shape: Sequence[int], random: Random, dtype: torch.dtype = torch.float32) -> Tensor:
         """(B,c,t,h,w) of this dtype on `random.device`; row i is a function of random's i-th key alone."""
         raise NotImplementedError

@@ -79,7 +79,7 @@ class Averages:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move every average towards the weights, once per optimizer step."""
-        for label, curve in self.curves.items():
+        for label, curve in self.curves.items() if self._live else ():
             torch._foreach_lerp_(list(self.tensors[label].values()), self._live, 1 - curve(step))
         self._copy_buffers()
 

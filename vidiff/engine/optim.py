@@ -36,9 +36,10 @@ def make_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimize
         extra.setdefault("fused", True)
     if _takes_betas(config.name):
         extra.setdefault("betas", tuple(config.betas))
+    weights = module if any(p.requires_grad for p in module.parameters()) else [{"params": []}]  # an exact answer
     try:
         return create_optimizer_v2(
-            module, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, **extra
+            weights, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, eps=config.eps, **extra
         )
     except (TypeError, ValueError, AssertionError) as error:
         raise Refused(f"optimizer {config.name}: {error}") from None

@@ -114,7 +114,8 @@ def dry_run(plan: Plan, world: World, buckets: Buckets | None = None) -> dict[st
     random = Random(config.seed, "train", rows=part.rows, total=total, device=world.device)
     with autocast(world.device, config.train.precision):
         loss = diffuser(to_device(samples, world.device), random)["loss"]
-    loss.backward()
+    if loss.requires_grad:  # not of an exact answer, which has nothing to learn
+        loss.backward()
     loss = loss.detach()
     rows = range(2)
     drawing = draw(

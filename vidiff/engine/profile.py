@@ -101,7 +101,8 @@ def cost(plan: Plan) -> Cost:
     with counter:
         y = network(*inputs)
         forward = {name: dict(ops) for name, ops in counter.get_flop_counts().items()}
-        y.sum().backward()
+        if y.requires_grad:
+            y.sum().backward()
     both = counter.get_flop_counts()
     plan.diffuser.zero_grad()
     parts = tuple(_parts(network, forward, both))

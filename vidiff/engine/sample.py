@@ -66,7 +66,7 @@ def draw(
     finds them there. `watch(k)` is called
     before the k-th network evaluation (for progress and interruption).
     """
-    device = next(diffuser.parameters()).device
+    device = diffuser.device
     began, videos, evaluations, notes = time.perf_counter(), [], 0, {}
     tally = Tally()
     caching = partial((cache or Cache()).start, tally)

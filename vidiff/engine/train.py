@@ -176,7 +176,8 @@ class Trainer:
             with autocast(device, config.precision):
                 losses = self.diffuser(to_device(batch, device), self._random(rows))
             loss = losses["loss"] / (len(self.rows) / len(rows))  # every clip counts alike
-            (self.scaler.scale(loss) if self.scaler else loss).backward()
+            if loss.requires_grad:  # not of an exact answer: its steps only measure the least loss
+                (self.scaler.scale(loss) if self.scaler else loss).backward()
             parts.append({name: value.detach().float() for name, value in losses.items()})
         self._update(parts)
         self.step += 1

@@ -9,12 +9,14 @@ from torch import Tensor
 
 
 def to_float(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 0..255 -> [-1,1]."""
-    return (video.float() / 127.5 - 1.0).to(dtype)
+    """uint8 0..255 -> [-1,1]; what is no byte is there already."""
+    return ((video.float() / 127.5 - 1.0) if video.dtype == torch.uint8 else video).to(dtype)
 
 
 def to_uint8(video: Tensor) -> Tensor:
-    """About [-1,1] -> uint8 0..255: rounded, clamped; what is not a number becomes 0."""
+    """About [-1,1] -> uint8 0..255: rounded, clamped; what is not a number becomes 0, bytes stay."""
+    if video.dtype == torch.uint8:
+        return video
     return ((video.float() + 1.0) * 127.5).nan_to_num(0.0).round().clamp(0, 255).to(torch.uint8)
 
 

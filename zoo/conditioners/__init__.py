@@ -11,6 +11,7 @@ from zoo.conditioners import (  # noqa: F401
     latent_beside,
     motion,
     none,
+    one_hot,
     several,
     size,
     text_bytes,

@@ -122,7 +122,7 @@ def test_training_brings_hidden_states_and_features_together(tmp_path):
     assert seen[-1] < 0.8 * seen[0]
 
 
-@pytest.mark.parametrize("name", sorted(BACKBONES.names()))
+@pytest.mark.parametrize("name", [c.name for c in BACKBONES if not getattr(c.target, "exact", False)])
 def test_every_backbone_is_aligned_or_refused_with_the_reason(name, tmp_path):
     """Refused are the U-Nets, whose blocks have cells of other sizes."""
     component = BACKBONES[name]

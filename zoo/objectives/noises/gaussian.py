@@ -16,5 +16,7 @@ from vidiff.registry import NOISES
 class Gaussian(Noise):
     """Independent N(0,1) in every element."""
 
+    white = True
+
     def __call__(self, shape: Sequence[int], random: Random, dtype: torch.dtype = torch.float32) -> Tensor:
         return random.normal(shape, dtype)
