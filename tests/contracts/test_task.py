@@ -103,6 +103,16 @@ def test_unknown_pixels_of_given_videos_are_not_looked_at(made, task):
     assert torch.equal(*outs)
 
 
+def test_the_tokenizer_sees_unknown_pixels_blank(made, task, monkeypatch):
+    """One that looks beyond a latent frame would otherwise tell what is to be drawn."""
+    if task.pixels is None:
+        pytest.skip("it takes no given videos")
+    seen, encode = [], made[1].encode
+    monkeypatch.setattr(made[1], "encode", lambda video: seen.append(video) or encode(video), raising=False)
+    draw(made, task, [2, 5])
+    assert len(seen) == 1 and (seen[0][:, :, ~task.pixels] == 0).all() and (seen[0] != 0).any()
+
+
 @pytest.mark.parametrize("guidance", [g.name for g in GUIDANCE if not any("load" in w for w in g.wiring)])
 def test_every_guidance_goes_with_it(made, task, guidance):
     node = {"name": guidance, **GUIDANCE[guidance].tiny}

@@ -13,7 +13,7 @@ import zoo  # noqa: F401
 from tests.frames import F64, FrameGaussian, autoregressive
 from tests.oracle import three
 from vidiff.diffusion.estimate import Aiming, Estimate, toward
-from vidiff.diffusion.known import pinned, shown_clean
+from vidiff.diffusion.known import noised, pinned, shown_clean
 from vidiff.diffusion.noise import PriorRandom
 from vidiff.diffusion.task import Canvas, Known, Sampling, known_pixels, staircase
 from vidiff.random import Random, generator
@@ -496,3 +496,16 @@ def test_conditioning_knows_whole_latent_frames_and_replacement_every_pixel():
     assert whole.cells.float().mean() == 0.5 and each.cells.float().mean() == 5 / 8
     with pytest.raises(ValueError, match="one of them holds 2 frames"):
         build("task", {"name": "conditioning", "count": 1}, canvas=on("tubelet"))
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine", "ve"])
+def test_fresh_noise_up_to_a_later_time_is_the_paths_own(path):
+    """x_s = alpha_s x0 + sigma_s noise, taken to t, has alpha_t x0 as its mean and sigma_t^2 as its variance."""
+    pixels = 40_000
+    at = sampling(Many(), path=path, pixels=pixels)
+    s, t = (torch.tensor(v, dtype=F64) for v in (0.3, 0.7))
+    x0 = torch.full((1, 1, FRAMES, 1, pixels), 1.7, dtype=F64)
+    out = noised(at, at.path.point(x0, at.noise(), s), s, t)
+    sigma = at.path.sigma(t)
+    assert (out.mean() - 1.7 * at.path.alpha(t)).abs() < 4 * sigma / (FRAMES * pixels) ** 0.5
+    assert (out.var() / sigma**2 - 1).abs() < 0.015
