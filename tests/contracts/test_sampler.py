@@ -15,6 +15,8 @@ D = 3
 FEW = ("linear", "cosine", "ddpm", "ve")
 """One path of each sort; every other one is for `make test-all`."""
 EVERY = [p if p in FEW else pytest.param(p, marks=pytest.mark.slow) for p in PATHS.names()]
+TWO = [p if p in ("linear", "cosine") else pytest.param(p, marks=pytest.mark.slow) for p in PATHS.names()]
+"""For what takes a second in each cell."""
 STRAIGHT = ("linear", "ve")
 """Where the way to a single data point is a straight line in t."""
 
@@ -65,7 +67,8 @@ def test_float32_follows_float64(sampler, path):
     )
     double = sampler(exact, begin(path, 1), grid(7), path, Doubled(draws()))
     assert single.dtype == torch.float32
-    assert torch.allclose(single.double(), double, atol=2e-4 * path.norm(torch.ones(1, dtype=torch.float64)).item())
+    near = 2e-4 if sampler.evaluations else 5e-3  # adaptive steps differ in float32, each as good as rtol 1e-5 promises
+    assert torch.allclose(single.double(), double, atol=near * path.norm(torch.ones(1, dtype=torch.float64)).item())
 
 
 class Doubled:
@@ -100,11 +103,21 @@ def test_one_step_and_repeated_times_are_finite(sampler, path, times):
 
 @pytest.mark.parametrize("path", EVERY)
 def test_one_step_to_clean_finds_a_single_data_point(sampler, path):
-    """Or many steps, for a method that follows dx/dt on a curved path."""
-    straight, path = path in STRAIGHT, PATHS[path].build()
+    if not (sampler.lands or path in STRAIGHT):
+        pytest.skip("a method that follows dx/dt on a curved path needs many steps: the next test")
+    found_after(1, 1e-9, sampler, PATHS[path].build())
+
+
+@pytest.mark.parametrize("path", TWO)
+def test_many_steps_to_clean_find_a_single_data_point(sampler, path):
+    if sampler.lands or path in STRAIGHT:
+        pytest.skip("one step does: the test before")
+    found_after(400, 0.05, sampler, PATHS[path].build())
+
+
+def found_after(steps, near, sampler, path):
     point = gaussian([0.4, -1.3, 0.8], [0.0, 0.0, 0.0])
     for t in (0.9, 0.2):
-        steps, near = (1, 1e-9) if sampler.lands or straight else (400, 0.05)
         out = sampler(point.estimate(path), begin(path, t), grid(steps, t), path, draws())
         assert torch.allclose(out, point.means.expand(5, D), atol=near)
 
@@ -119,7 +132,7 @@ def test_a_sample_does_not_depend_on_its_batch(sampler):
     assert torch.equal(many, again)
 
 
-@pytest.mark.parametrize("path", EVERY)
+@pytest.mark.parametrize("path", TWO)
 def test_reaches_the_data_distribution(sampler, path, request):
     """Mean, covariance and sliced Wasserstein distance of 2,000 samples of a mixture, near those of true draws."""
     if not SAMPLERS[request.node.callspec.params["sampler"]].target.spreads:

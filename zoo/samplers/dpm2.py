@@ -34,6 +34,7 @@ class Dpm2(Churned):
         super().__init__(steps, spacing, path, churn, s_min, s_max, s_noise)
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
+        times = torch.unique_consecutive(times)
         ends = ~torch.isfinite(path.logsnr(times))
         for i, t, s in steps_of(times, x):
             x, t = self.stir(x, t, path, random, len(times) - 1)

@@ -44,7 +44,8 @@ class Dpm2Ancestral(Sampler):
                 continue
             z = self.eta * posterior_std(path, t, s)
             down = torch.sqrt(path.sigma(s) ** 2 - z**2)
-            middle = halfway(path, t, path.time(2 * torch.log(path.alpha(s) / down)))
+            below = path.time(2 * torch.log(path.alpha(s) / down)) if self.eta else s
+            middle = halfway(path, t, below)
             then = estimate(place(path, now, middle), middle)
             fresh = expand(self.s_noise * z, x) * random.normal(x.shape, x.dtype).to(x.device)
             if blind[i]:

@@ -44,7 +44,8 @@ class Dpmpp2sAncestral(Sampler):
                 continue
             z = self.eta * posterior_std(path, t, s)
             down = torch.sqrt(path.sigma(s) ** 2 - z**2)
-            middle = halfway(path, t, path.time(2 * torch.log(path.alpha(s) / down)))
+            below = path.time(2 * torch.log(path.alpha(s) / down)) if self.eta else s
+            middle = halfway(path, t, below)
             x0 = estimate(place(path, now, middle), middle).x0
             kept, fresh = down / path.sigma(t), random.normal(x.shape, x.dtype).to(x.device)
             x = expand(kept, x) * x + expand(path.alpha(s) - kept * path.alpha(t), x) * x0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,8 @@ class Dpmpp3m(Sampler):
 
     Without it the quadratic term has half its weight, as in the published codes, whose order is 2 (see `data_step`).
 
-    It begins with orders 1 and 2 (the midpoint form) and ends at sigma = 0 with order 1; with `lower_order_final` it
-    ends with orders 2 and 1 (diffusers below 15 steps).
+    It begins with orders 1 and 2 (`solver` as of `dpmpp_2m`) and ends at sigma = 0 with order 1; with
+    `lower_order_final` it ends with orders 2 and 1 (diffusers below 15 steps).
     """
 
     def __init__(
@@ -31,9 +33,10 @@ class Dpmpp3m(Sampler):
         path: Path | str | None = None,
         lower_order_final: bool = False,
         exact: bool = False,
+        solver: Literal["midpoint", "heun"] = "midpoint",
     ):
         super().__init__(steps, spacing, path)
-        self.lower_order_final, self.exact = lower_order_final, exact
+        self.lower_order_final, self.exact, self.midpoint = lower_order_final, exact, solver == "midpoint"
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         times = torch.unique_consecutive(times)
@@ -43,7 +46,7 @@ class Dpmpp3m(Sampler):
             x0s = [now.x0, *x0s[:2]]
             order = order_of(i, known[2], 3, self.lower_order_final)
             x = (
-                data_step(x, x0s, known, i, order, midpoint=True, exact=self.exact)
+                data_step(x, x0s, known, i, order, midpoint=self.midpoint, exact=self.exact)
                 if known[1][i]
                 else place(path, now, s)
             )

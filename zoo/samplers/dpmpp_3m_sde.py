@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -18,8 +20,7 @@ from vidiff.types import Count, NonNegative, Positive
 class Dpmpp3mSde(Sampler):
     """`dpmpp_3m` for the reverse SDE of strength `eta`: 0 is the ODE, 1 the SDE of DDPM; fresh noise in every step.
 
-    Its second step integrates the line through two evaluations exactly, where `dpmpp_3m` has the midpoint form.
-    `exact` as there.
+    `solver` of its second step, `lower_order_final` and `exact` as there; k-diffusion has heun, diffusers midpoint.
     """
 
     reverses = False
@@ -32,9 +33,12 @@ class Dpmpp3mSde(Sampler):
         eta: NonNegative = 1.0,
         s_noise: Positive = 1.0,
         exact: bool = False,
+        solver: Literal["midpoint", "heun"] = "heun",
+        lower_order_final: bool = False,
     ):
         super().__init__(steps, spacing, path)
         self.eta, self.s_noise, self.exact = eta, s_noise, exact
+        self.midpoint, self.lower_order_final = solver == "midpoint", lower_order_final
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         refuse_ascending(times)
@@ -42,8 +46,8 @@ class Dpmpp3mSde(Sampler):
         known, x0s = levels(path, times), []
         for i, t, _ in steps_of(times, x):
             x0s = [estimate(x, t).x0, *x0s[:2]]
-            order = order_of(i, known[2], 3, False)
-            x = data_step(x, x0s, known, i, order, self.eta, exact=self.exact)
+            order = order_of(i, known[2], 3, self.lower_order_final)
+            x = data_step(x, x0s, known, i, order, self.eta, self.midpoint, self.exact)
             if self.eta and known[1][i + 1]:
                 x = x + self.s_noise * fresh_std(known, i, self.eta) * random.normal(x.shape, x.dtype).to(x.device)
         return x

@@ -37,6 +37,7 @@ class EdmStochastic(Churned):
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         refuse_ascending(times)
+        times = torch.unique_consecutive(times)
         straight = (path.sigma(times[1:]) == 0) | ~torch.isfinite(path.alpha_dot(times[:-1]))
         for i, t, s in steps_of(times, x):
             x, t = self.stir(x, t, path, random, len(times) - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vidiff.diffusion.estimate import EstimateFn, place
@@ -32,6 +33,7 @@ class EulerChurn(Churned):
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         refuse_ascending(times)
+        times = torch.unique_consecutive(times)
         for _, t, s in steps_of(times, x):
             x, t = self.stir(x, t, path, random, len(times) - 1)
             x = place(path, estimate(x, t), s)
