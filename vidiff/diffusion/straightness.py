@@ -1,6 +1,6 @@
 """How straight the trajectories of a model are: Liu et al. 2022 (2209.03003), sec. 3, eq. 8.
 
-    S = integral over t of E |dx/dt - (x_1 - x_0)|^2,       0 where one Euler step is exact
+S = integral over t of E |dx/dt - (x_1 - x_0)|^2,       0 where one Euler step is exact
 """
 
 from __future__ import annotations
