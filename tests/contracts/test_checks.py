@@ -71,11 +71,12 @@ class Network(nn.Module):
         return torch.cat([a.cos(), a.sin()], dim=-1)
 
     def forward(self, x, time, cond):
-        time = time if time.ndim == 2 else time[:, None].expand(len(x), x.shape[2])
+        time = time if time.ndim == 2 else time[:, None]
         c = self.time(self.sinusoid(time).to(x.dtype)) + self.told(cond.vector)[:, None]
         h = self.enter(x.movedim(1, -1))
         coords = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in x.shape[2:]), indexing="ij"), -1)
-        h = h + self.place.added(coords.to(x.device)).to(h.dtype)
+        added = self.place.added(coords.to(x.device))
+        h = h if added is None else h + added.to(h.dtype)
         h = self.mix(h * (1 + c[:, :, None, None]))
         return self.leave(h + c[:, :, None, None]).movedim(-1, 1)
 
@@ -224,7 +225,9 @@ def test_a_planted_bug_is_caught_by_the_named_check(kind, target, tiny, name, wo
     assert finding.outcome == "broken" and words in finding.words, finding
     if kind == "backbone":  # and it is that bug, not a network that fails at everything
         outcomes = [judge(f, component(kind, target, tiny)).outcome for f in CHECKS[kind]]
-        assert outcomes.count("broken") <= 4
+        assert (
+            outcomes.count("broken") <= len(outcomes) * 0.4
+        )  # what writes or throws dice fails wherever it is asked twice
 
 
 def test_a_crash_is_a_finding_too():

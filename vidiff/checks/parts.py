@@ -48,6 +48,12 @@ def moved(a: Tensor, b: Tensor) -> float:
     return ((a - b).norm() / b.norm().clamp(min=1e-12)).item()
 
 
+def apart(a: Tensor, b: Tensor, atol: float = 1e-5, rtol: float = 1e-5) -> float:
+    """By how much the worst entry of a is further from b than atol + rtol |b|; inf where either is no number."""
+    beyond = ((a - b).abs() - atol - rtol * b.abs()).max().item()
+    return beyond if math.isfinite(beyond) else math.inf
+
+
 @contextmanager
 def watched_dice() -> Iterator[None]:
     """Raises Broken when a global generator (torch, numpy, random) was used inside."""
@@ -87,6 +93,24 @@ class PlainPositions(nn.Module):
 
     def rotation(self, coords: Tensor) -> None:
         """None."""
+
+
+class PlainRotation(nn.Module):
+    """Turns channels (2i, 2i+1) by a sum of the coordinates, at another frequency for each pair."""
+
+    def __init__(self, *, dim: int, axes: str, head_dim: int, grid: object = None):
+        super().__init__()
+        self.head_dim, self.axes = head_dim, axes
+
+    def added(self, coords: Tensor) -> None:
+        """None."""
+
+    def rotation(self, coords: Tensor) -> tuple[Tensor, Tensor]:
+        """coords (*sizes,axes) -> cos and sin, each (*sizes,Dh)."""
+        pair = torch.arange(self.head_dim, device=coords.device) // 2 + 1
+        along = torch.arange(1, coords.shape[-1] + 1, device=coords.device, dtype=torch.float32).sqrt()
+        angle = (coords * along).sum(-1, keepdim=True) / pair
+        return angle.cos(), angle.sin()
 
 
 class Straight(Path):
