@@ -15,7 +15,7 @@ import zoo.attention
 import zoo.backbones
 import zoo.positions  # noqa: F401
 from vidiff.checks import backbone
-from vidiff.checks.backbone import B, CHANNELS, GRID, LENGTH, OUT, TEXT, each
+from vidiff.checks.backbone import CHANNELS, GRID, LENGTH, OUT, TEXT, B, each
 from vidiff.checks.parts import draw, moved, randomised
 from vidiff.registry import BACKBONES, Setting, build
 from vidiff.types import CondSpec, Grid
