@@ -9,6 +9,7 @@ from zoo.samplers import (  # noqa: F401
     dopri5,
     dpm2,
     dpm2_ancestral,
+    dpm_solver,
     dpmpp_2m,
     dpmpp_2m_sde,
     dpmpp_2s,

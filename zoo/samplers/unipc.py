@@ -1,4 +1,4 @@
-"""UniPC, a predictor and a corrector of one form: Zhao et al. 2023 (2302.04867), alg. 5 to 8, x0 prediction."""
+"""UniPC, a predictor and a corrector of one form: Zhao et al. 2023 (2302.04867), alg. 5 to 8."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from vidiff.types import Count, Range
 class Unipc(Sampler):
     """Each evaluation also corrects the step that led to it: order `order` + 1 at one evaluation per step.
 
-    `solver` is B(h): bh1 h, bh2 e^h - 1. `corrector` false leaves UniP. The step from alpha = 0 and the one to
-    sigma = 0 are of first order; with `lower_order_final` the orders descend to 1 at the end (diffusers' default).
+    `solver` is B(h): bh1 h, bh2 e^h - 1. `corrector` false leaves UniP; `of` is what the polynomials are of. The step
+    from alpha = 0 and the one to sigma = 0 are of first order; with `lower_order_final` the orders descend to 1 at the
+    end (diffusers' default).
     """
 
     def __init__(
@@ -33,36 +34,40 @@ class Unipc(Sampler):
         solver: Literal["bh1", "bh2"] = "bh2",
         corrector: bool = True,
         lower_order_final: bool = False,
+        of: Literal["x0", "noise"] = "x0",
     ):
         super().__init__(steps, spacing, path)
-        self.order, self.solver = order, solver
+        self.order, self.solver, self.noise = order, solver, of == "noise"
         self.corrector, self.lower_order_final = corrector, lower_order_final
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         times = torch.unique_consecutive(times)
-        known, x0s, before, order = levels(path, times), [], x, 0
+        known, told, before, order = levels(path, times), [], x, 0
         for i, t, s in steps_of(times, x):
             now = estimate(x, t)
             if order and self.corrector and known[2][i - 1 : i + 1].isfinite().all():
-                x = self.step(before, [now.x0, *x0s], known, i - 1, order, True)
-            x0s, before = [now.x0, *x0s][: self.order], x
+                x = self.step(before, [now[self.noise], *told], known, i - 1, order, True)
+            told, before = [now[self.noise], *told][: self.order], x
             order = order_of(i, known[2], self.order, self.lower_order_final)
-            x = self.step(before, x0s, known, i, order, False) if known[1][i] else place(path, now, s)
+            plain = not (known[2][i : i + 2].isfinite().all() if self.noise else known[1][i])
+            x = place(path, now, s) if plain else self.step(before, told, known, i, order, False)
         return x
 
-    def step(self, x: Tensor, x0s: list[Tensor], known: Levels, i: int, order: int, correct: bool) -> Tensor:
-        """x (B,...) at time i -> at i + 1; to correct, x0s begins with the one believed at i + 1."""
-        alpha, sigma, lam = known
+    def step(self, x: Tensor, told: list[Tensor], known: Levels, i: int, order: int, correct: bool) -> Tensor:
+        """x (B,...) at time i -> at i + 1; to correct, `told` begins with what is believed at i + 1."""
+        kept, scale = (known[0], known[1]) if self.noise else (known[1], known[0])
+        lam = known[2]
         h = lam[i + 1] - lam[i]
-        ahead, (here, *behind) = x0s[:1] if correct else [], x0s[1:] if correct else x0s
-        x = sigma[i + 1] / sigma[i] * x - alpha[i + 1] * torch.expm1(-h) * here
+        hh = h if self.noise else -h
+        ahead, (here, *behind) = told[:1] if correct else [], told[1:] if correct else told
+        x = kept[i + 1] / kept[i] * x - scale[i + 1] * torch.expm1(hh) * here
         nodes = [(lam[i - j] - lam[i]) / h for j in range(1, order)] + [torch.ones_like(h)] * len(ahead)
-        slopes = [x0 - here for x0 in behind[: order - 1]] + [x0 - here for x0 in ahead]
+        slopes = [other - here for other in (*behind[: order - 1], *ahead)]
         if not nodes:
             return x
-        rates = self.rates(torch.stack(nodes), -h)
+        rates = self.rates(torch.stack(nodes), hh)
         push = sum(rate / node * slope for rate, node, slope in zip(rates, nodes, slopes, strict=True))
-        return x - alpha[i + 1] * push
+        return x - scale[i + 1] * push
 
     def rates(self, nodes: Tensor, hh: Tensor) -> Tensor:
         """B(hh) rho (k,): the weights of the differences; the paper's 1/2 where there is but one."""

@@ -22,7 +22,14 @@ HIGH, LOW = 0.97, 0.03
 PATHS_HERE = {"linear": {}, "cosine": {}, "vp": {}, "ve": {"sigma_max": 8.0}}
 STOCHASTIC = [c.name for c in SAMPLERS if not c.build(c.tiny).reverses]
 
-ORDERS = {"dpmpp_2m_sde": 2, "dpmpp_3m_sde": 2, "dpm2_ancestral": 2, "dpmpp_2s_ancestral": 2, "edm_stochastic": 2}
+ORDERS = {
+    "dpm_solver": 2,
+    "dpmpp_2m_sde": 2,
+    "dpmpp_3m_sde": 2,
+    "dpm2_ancestral": 2,
+    "dpmpp_2s_ancestral": 2,
+    "edm_stochastic": 2,
+}
 """Weak orders above 1, which every other one has, new ones included. An ancestral step is an ODE step to a level below
 and fresh noise back up, both exact in distribution but for the solver: its order is the solver's.
 
@@ -61,7 +68,7 @@ CASES = [
     for name in STOCHASTIC
     if SAMPLERS[name].target.spreads
     for settings in SETTINGS.get(name, [{}])
-]
+] + [("dpm_solver", {"name": "dpm_solver", "stochastic": True})]
 
 
 def label(value):

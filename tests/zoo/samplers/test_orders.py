@@ -14,12 +14,27 @@ from vidiff.registry import PATHS, SAMPLERS, build
 
 ORDERS = {
     "euler": 1, "ode_euler": 1, "heun": 2, "heun2": 2, "heun3": 3, "midpoint": 2, "rk4": 4,
-    "dpm2": 2, "dpmpp_2m": 2, "dpmpp_2s": 2, "dpmpp_3m": 2, "dpmpp_3m exact": 3, "deis": 3, "lms": 4, "unipc": 3,
+    "dpm2": 2, "dpm_solver": 2, "dpm_solver exact": 3, "dpmpp_2m": 2, "dpmpp_2s": 2, "dpmpp_3m": 2, "dpmpp_3m exact": 3, "deis": 3, "lms": 4,
+    "unipc": 3, "unipc of noise": 3,
 }  # fmt: skip
 """`unipc` corrects its second-order step to the third, `deis` and `lms` have their default orders; the published
 `dpmpp_3m` weighs its quadratic term by half, so that its order is 2."""
-NODES = {"dpmpp_3m exact": {"name": "dpmpp_3m", "exact": True}}
-MULTISTEP = {"dpmpp_2m", "dpmpp_3m", "dpmpp_3m exact", "deis", "lms", "unipc"}
+NODES = {
+    "dpm_solver exact": {"name": "dpm_solver", "order": 3, "exact": True},
+    "dpmpp_3m exact": {"name": "dpmpp_3m", "exact": True},
+    "unipc of noise": {"name": "unipc", "of": "noise"},
+}
+MULTISTEP = {
+    "dpm_solver",
+    "dpm_solver exact",
+    "unipc of noise",
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "dpmpp_3m exact",
+    "deis",
+    "lms",
+    "unipc",
+}
 ENDLESS = {"dopri5", "clipped", "jump"}
 """Deterministic, of no order: adaptive, another sampler's, for models that know where a step ends."""
 HIGH, LOW = 0.97, 0.03
