@@ -16,10 +16,11 @@ OUT = Path(__file__).parent / "data" / "samplers" / "diffusers_more"
 SEED, ROWS = 977, 5
 LATENT = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 FLOW = dict(prediction_type="flow_prediction", use_flow_sigmas=True)
-UNIPC, DEIS, DPM, K2A = (
+UNIPC, DEIS, DPM, SINGLE, K2A = (
     ("unipc_multistep", "UniPCMultistepScheduler"),
     ("deis_multistep", "DEISMultistepScheduler"),
     ("dpmsolver_multistep", "DPMSolverMultistepScheduler"),
+    ("dpmsolver_singlestep", "DPMSolverSinglestepScheduler"),
     ("k_dpm_2_ancestral_discrete", "KDPM2AncestralDiscreteScheduler"),
 )
 RUNS = {
@@ -48,6 +49,11 @@ RUNS = {
     "sde_dpmpp_2_heun": (DPM, {**LATENT, "algorithm_type": "sde-dpmsolver++", "solver_type": "heun"}, 8),
     "sde_dpmpp_3": (DPM, {**LATENT, "algorithm_type": "sde-dpmsolver++", "solver_order": 3}, 10),
     "sde_dpmpp_2_flow": (DPM, {**FLOW, "flow_shift": 2.0, "algorithm_type": "sde-dpmsolver++"}, 9),
+    "single_1": (SINGLE, {**LATENT, "solver_order": 1}, 5),
+    "single_2": (SINGLE, {**LATENT}, 9),
+    "single_2_heun_even": (SINGLE, {**LATENT, "solver_type": "heun"}, 8),
+    "single_3_karras": (SINGLE, {**LATENT, "solver_order": 3, "use_karras_sigmas": True}, 10),
+    "single_3_heun_v": (SINGLE, {**LATENT, "solver_order": 3, "solver_type": "heun", "prediction_type": "v_prediction"}, 9),
     "dpm2_ancestral": (K2A, {**LATENT}, 8),
     "dpm2_ancestral_karras": (K2A, {**LATENT, "use_karras_sigmas": True}, 6),
 }  # fmt: skip

@@ -33,8 +33,13 @@ RUNS = {
     "dpmpp_3_heun_karras": {"name": "dpmpp_3m", "solver": "heun", **FINAL},
     "sde_dpmpp_1": "ancestral",
     "sde_dpmpp_2_heun": {"name": "dpmpp_2m_sde", "solver": "heun", **FINAL},
+    "single_1": {"name": "dpmpp_singlestep", "order": 1},
+    "single_2": {"name": "dpmpp_singlestep"},
+    "single_2_heun_even": {"name": "dpmpp_singlestep", "solver": "heun"},
+    "single_3_karras": {"name": "dpmpp_singlestep", "order": 3},
+    "single_3_heun_v": {"name": "dpmpp_singlestep", "order": 3, "solver": "heun"},
 }
-PREDICTIONS = {"unipc_3_karras_v": "v", "unipc_1_sample": "x0", "deis_3_long": "v"}
+PREDICTIONS = {"single_3_heun_v": "v", "unipc_3_karras_v": "v", "unipc_1_sample": "x0", "deis_3_long": "v"}
 FLOW = {"unipc_2_flow_shift3": {"name": "unipc", **FINAL}, "sde_dpmpp_2_flow": {"name": "dpmpp_2m_sde", **FINAL}}
 
 

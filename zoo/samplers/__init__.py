@@ -17,6 +17,7 @@ from zoo.samplers import (  # noqa: F401
     dpmpp_3m,
     dpmpp_3m_sde,
     dpmpp_sde,
+    dpmpp_singlestep,
     edm_stochastic,
     euler,
     euler_churn,

@@ -14,7 +14,7 @@ from vidiff.registry import PATHS, SAMPLERS, build
 
 ORDERS = {
     "euler": 1, "ode_euler": 1, "heun": 2, "heun2": 2, "heun3": 3, "midpoint": 2, "rk4": 4,
-    "dpm2": 2, "dpm_solver": 2, "dpm_solver exact": 3, "dpmpp_2m": 2, "dpmpp_2s": 2, "dpmpp_3m": 2, "dpmpp_3m exact": 3, "deis": 3, "lms": 4,
+    "dpm2": 2, "dpm_solver": 2, "dpm_solver exact": 3, "dpmpp_2m": 2, "dpmpp_2s": 2, "dpmpp_3m": 2, "dpmpp_3m exact": 3, "dpmpp_singlestep": 2, "dpmpp_singlestep of order 3": 3, "deis": 3, "lms": 4,
     "unipc": 3, "unipc of noise": 3,
 }  # fmt: skip
 """`unipc` corrects its second-order step to the third, `deis` and `lms` have their default orders; the published
@@ -22,9 +22,11 @@ ORDERS = {
 NODES = {
     "dpm_solver exact": {"name": "dpm_solver", "order": 3, "exact": True},
     "dpmpp_3m exact": {"name": "dpmpp_3m", "exact": True},
+    "dpmpp_singlestep of order 3": {"name": "dpmpp_singlestep", "order": 3, "solver": "heun"},
     "unipc of noise": {"name": "unipc", "of": "noise"},
 }
 MULTISTEP = {
+    "dpmpp_singlestep of order 3",
     "dpm_solver",
     "dpm_solver exact",
     "unipc of noise",
