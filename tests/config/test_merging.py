@@ -67,6 +67,36 @@ def test_dropped_settings_leave_no_place_behind(tmp_path):
     assert "backbone.depth" not in layers.origin
 
 
+@pytest.mark.parametrize(
+    "override", ["sampler=dpmpp_2m", "sampler.name=dpmpp_2m", "sampler={name: dpmpp_2m, steps: 7}"]
+)
+def test_a_component_named_on_the_command_line_has_its_place_there(tmp_path, override):
+    file = tmp_path / "a.yaml"
+    file.write_text("seed: 3\nsampler:\n  name: euler\n  steps: 5\n")
+    layers = read_layers(file, [override])
+    for key in ("sampler", "sampler.name", "sampler.spacing"):
+        assert layers.where(key) == f"'{override}'", key
+    assert layers.where("seed") == f"{file}:1"
+
+
+def test_a_setting_of_the_command_line_moves_nothing_else(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("sampler:\n  name: euler\n  steps: 5\n")
+    layers = read_layers(file, ["sampler.path=vp"])
+    assert layers.where("sampler.path") == "'sampler.path=vp'"
+    assert layers.where("sampler") == f"{file}:1" and layers.where("sampler.steps") == f"{file}:3"
+
+
+def test_an_empty_mapping_on_the_command_line_says_that_it_changes_nothing(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("callbacks: {samples: {every: 5}}\n")
+    with pytest.raises(Refused, match="changes nothing.*callbacks=null"):
+        read_layers(file, ["callbacks={}"])
+    assert read_layers(file, ["callbacks=null"]).tree == {"callbacks": None}
+    file.write_text("seed: 1\n")
+    assert read_layers(file, ["callbacks={}"]).tree == {"seed": 1, "callbacks": {}}
+
+
 def test_a_circle_of_bases(tmp_path):
     write(tmp_path, a="base: b.yaml\n", b="base: a.yaml\n")
     with pytest.raises(Refused, match=r"circle: a.yaml -> b.yaml -> a.yaml"):

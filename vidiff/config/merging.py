@@ -6,7 +6,7 @@ the one it replaces, so no setting of the old component lingers under the new on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,10 +84,17 @@ def _add_override(layers: Layers, argument: str | Change) -> None:
     key, value, place = (*parse_override(argument), f"'{argument}'") if typed else argument
     if key in ("base", "imports"):
         raise Refused(f"{place}: {key} stands in a YAML file, not on the command line.")
+    if value == {} and _at(layers.tree, key):
+        raise Refused(f"{place} changes nothing: an empty mapping adds nothing to what {key} holds. "
+                      f"Write {key}=null to have none of it.")  # fmt: skip
     tree: Any = value
     for word in reversed(key.split(".")):
         tree = {word: tree}
-    _add(layers, tree, {key: place}, layers.files + 1)
+    owner, _, last = key.rpartition(".")
+    places = {inside: place for inside in (key, f"{key}.name", *_keys(value, key))}
+    if owner and last == "name":  # another component, to which nothing else written there belongs
+        places[owner] = place
+    _add(layers, tree, places, layers.files + 1)
 
 
 def _add(layers: Layers, tree: dict[str, Any], origin: dict[str, str], layer: int) -> None:
@@ -96,6 +103,19 @@ def _add(layers: Layers, tree: dict[str, Any], origin: dict[str, str], layer: in
     layers.named |= {key: layer for key, node in tree.items() if isinstance(node, str) or _name(node) is not None}
     layers.origin |= origin
     layers.origin = {key: where for key, where in layers.origin.items() if _has(layers.tree, key)}
+
+
+def _keys(node: Any, key: str) -> Iterator[str]:
+    """The dotted keys inside a mapping that stands at `key`."""
+    for word, value in node.items() if isinstance(node, Mapping) else ():
+        yield f"{key}.{word}"
+        yield from _keys(value, f"{key}.{word}")
+
+
+def _at(tree: Any, key: str) -> Any:
+    for word in key.split("."):
+        tree = tree.get(word) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def _has(tree: Any, key: str) -> bool:
