@@ -91,7 +91,7 @@ def _add_override(layers: Layers, argument: str | Change) -> None:
     for word in reversed(key.split(".")):
         tree = {word: tree}
     owner, _, last = key.rpartition(".")
-    places = {inside: place for inside in (key, f"{key}.name", *_keys(value, key))}
+    places = dict.fromkeys((key, f"{key}.name", *_keys(value, key)), place)
     if owner and last == "name":  # another component, to which nothing else written there belongs
         places[owner] = place
     _add(layers, tree, places, layers.files + 1)
