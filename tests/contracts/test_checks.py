@@ -12,7 +12,21 @@ from tests.contracts.test_dataset import NEED_FILES
 from vidiff.checks import CHECKS, judge
 from vidiff.commands import check
 from vidiff.diffusion.estimate import Estimate
-from vidiff.registry import CONDITIONERS, GUIDANCE, KINDS, TOKENIZERS, Component
+from vidiff.registry import (
+    CONDITIONERS,
+    DATASETS,
+    GUIDANCE,
+    KINDS,
+    NOISES,
+    PATHS,
+    POSITIONS,
+    PREDICTIONS,
+    SPACINGS,
+    TIMES,
+    TOKENIZERS,
+    WEIGHTINGS,
+    Component,
+)
 from vidiff.types import Count
 
 EVERYTHING = [
@@ -183,6 +197,70 @@ class DropsTogether(CONDITIONERS["label"].target):
         return super().forward(batch, drop.any().expand(drop.shape))
 
 
+class Floats(DATASETS["stand_in"].target):
+    def __getitem__(self, i):
+        item = super().__getitem__(i)
+        return {**item, "video": item["video"].float()}
+
+
+class ShowsTraining(DATASETS["stand_in"].target):
+    def __init__(self, shape, *, seed, split):
+        if split not in ("train", "val", "test"):
+            raise ValueError(f"split '{split}' is not known")
+        super().__init__(shape, seed=seed, split="train")
+
+
+class FewTimes(POSITIONS["sincos"].target):
+    def added(self, coords):
+        return super().added((coords / 2).floor())
+
+
+class Clean1(PATHS["linear"].target):
+    def alpha(self, t):
+        return t
+
+    def sigma(self, t):
+        return 1 - t
+
+
+class WrongSlope(PATHS["cosine"].target):
+    def sigma_dot(self, t):
+        return -super().sigma_dot(t)
+
+
+class WrongSign(PREDICTIONS["v"].target):
+    def target(self, path, x0, noise, t):
+        return -super().target(path, x0, noise, t)
+
+
+class Unclamped(WEIGHTINGS["uniform"].target):
+    def weight(self, path, t):
+        return torch.where(t < 1e-3, torch.inf, 1.0).to(t.dtype)
+
+
+class LeavesTheInterval(TIMES["uniform"].target):
+    def quantile(self, u, path, interval):
+        return u
+
+
+class Loud(NOISES["gaussian"].target):
+    def __call__(self, shape, random, dtype=torch.float32):
+        x = super().__call__(shape, random, dtype)
+        return 0.9 * x + 0.9 * super().__call__(shape, random, dtype)
+
+
+class StopsInNoise(SPACINGS["uniform"].target):
+    def __call__(self, steps, path, interval):
+        times = super().__call__(steps, path, interval)
+        return torch.cat([times[:-1], times[-2:-1] / 2])
+
+
+class MovesAgreement(GUIDANCE["cfg"].target):
+    def __call__(self, evaluate, given):
+        estimate = super().__call__(evaluate, given)
+        return lambda x, t: Estimate(*(1.1 * e for e in estimate(x, t)))
+
+
 class Mixing(TOKENIZERS["tubelet"].target):
     def encode(self, video):
         return super().encode(video - 0.1 * video.mean(dim=0, keepdim=True))
@@ -205,6 +283,17 @@ PLANTED = [
     ("attention", InvertedMask, {}, "a_mask_keeps_what_is_true", "True = keep"),
     ("tokenizer", WrongOrder, dict(size=[2, 3, 4]), "a_permutation_loses_nothing", "order their axes"),
     ("guidance", ThreeChannels, dict(scale=2.0), "guides_all_channels_alike", "channels"),
+    ("guidance", MovesAgreement, dict(scale=2.0), "agreement_changes_nothing", "sum to one"),
+    ("dataset", Floats, dict(shape=[3, 4, 6, 8]), "items_are_what_it_says", "torch.float32"),
+    ("dataset", ShowsTraining, dict(shape=[3, 4, 6, 8]), "held_out_clips_are_held_out", "val[0] is in the training"),
+    ("positions", FewTimes, {}, "tells_places_apart", "two places over thw"),
+    ("path", Clean1, {}, "starts_clean_and_only_gets_noisier", "the wrong way round"),
+    ("path", WrongSlope, {}, "derivatives_are_those_of_autograd", "sigma_dot is off"),
+    ("prediction", WrongSign, {}, "solves_for_data_and_noise", "do not share"),
+    ("weighting", Unclamped, {}, "is_finite_and_not_negative", "without a clamp"),
+    ("times", LeavesTheInterval, {}, "quantiles_ascend_in_the_interval", "it leaves [0.1, 0.7]"),
+    ("noise", Loud, {}, "every_element_is_standard", "a^2 + b^2 = 1"),
+    ("spacing", StopsInNoise, {}, "descends_to_clean", "stops in noise"),
 ]
 
 

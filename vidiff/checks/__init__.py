@@ -11,7 +11,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from vidiff.checks import attention, backbone, conditioner, dataset, guidance, positions, sampler, tokenizer
+from vidiff.checks import (
+    attention,
+    backbone,
+    conditioner,
+    dataset,
+    guidance,
+    noise,
+    path,
+    positions,
+    prediction,
+    sampler,
+    spacing,
+    times,
+    tokenizer,
+    weighting,
+)
 from vidiff.checks.parts import Beside, Broken
 from vidiff.registry import Component
 
@@ -19,7 +34,22 @@ Check = Callable[[Component], None]
 
 CHECKS: dict[str, tuple[Check, ...]] = {
     module.__name__.rpartition(".")[2]: module.CHECKS
-    for module in (attention, backbone, conditioner, dataset, guidance, positions, sampler, tokenizer)
+    for module in (
+        attention,
+        backbone,
+        conditioner,
+        dataset,
+        guidance,
+        noise,
+        path,
+        positions,
+        prediction,
+        sampler,
+        spacing,
+        times,
+        tokenizer,
+        weighting,
+    )  # fmt: skip
 }
 
 

@@ -6,12 +6,14 @@ import math
 import random as python_random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidiff.diffusion.path import Path
+from vidiff.registry import KINDS
 
 
 class Broken(AssertionError):
@@ -111,6 +113,11 @@ class PlainRotation(nn.Module):
         along = torch.arange(1, coords.shape[-1] + 1, device=coords.device, dtype=torch.float32).sqrt()
         angle = (coords * along).sum(-1, keepdim=True) / pair
         return angle.cos(), angle.sin()
+
+
+def registered(kind: str, plain: Any = None) -> list[tuple[str, Any]]:
+    """(name, built with its defaults) of all that is registered of a kind, or `plain` where nothing is."""
+    return [(c.name, c.build()) for c in KINDS[kind]] or [("plain", plain)]
 
 
 class Straight(Path):
