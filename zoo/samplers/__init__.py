@@ -25,6 +25,7 @@ from zoo.samplers import (  # noqa: F401
     heun,
     heun2,
     heun3,
+    heun_sde,
     jump,
     lms,
     midpoint,

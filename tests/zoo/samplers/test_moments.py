@@ -45,6 +45,7 @@ QUIET = [
     ({"name": "edm_stochastic", "churn": 0.0}, "heun"),
     ({"name": "euler_churn", "churn": 0.0}, "euler"),
     ({"name": "euler_maruyama", "norm": 0.0, "last": "euler"}, "ode_euler"),
+    ({"name": "heun_sde", "norm": 0.0}, "heun"),
 ]
 """Without noise each is its deterministic sibling."""
 SETTINGS = {
@@ -57,6 +58,7 @@ SETTINGS = {
     "dpmpp_sde": [{}, {"eta": 0.5}, {"brownian": True}, {"brownian": True, "eta": 0.5}],
     "edm_stochastic": [{"churn": 8.0}, {"churn": 8.0, "s_min": 0.2, "s_max": 3.0}],
     "euler_churn": [{"churn": 8.0}],
+    "heun_sde": [{"diffusion": "constant", "norm": 0.7}, {"diffusion": "sbdm", "norm": 0.7}],
     "euler_maruyama": [
         {"diffusion": form, "norm": norm}
         for form in ("constant", "sigma", "linear", "decreasing", "increasing_decreasing", "sbdm")
