@@ -78,8 +78,16 @@ LAYERS = {  # module prefix -> what of the house it may import
     "vidiff.diffusion": ("vidiff.diffusion", "vidiff.random", "vidiff.types", "vidiff.precision", "vidiff.registry"),
     "vidiff.video": ("vidiff.types", "vidiff.video", "vidiff.errors"),
     "vidiff.config": ("vidiff.config", "vidiff.registry", "vidiff.types", "vidiff.errors"),
-    "vidiff.diffuser": ("vidiff.diffusion", "vidiff.random", "vidiff.types", "vidiff.video", "vidiff.blocks",
-                        "vidiff.caching"),
+    "vidiff.diffuser": (
+        "vidiff.diffusion",
+        "vidiff.random",
+        "vidiff.types",
+        "vidiff.video",
+        "vidiff.blocks",
+        "vidiff.caching",
+        "vidiff.guided",
+    ),
+    "vidiff.guided": ("vidiff.diffusion", "vidiff.types", "vidiff.blocks", "vidiff.caching"),
     "vidiff.caching": ("vidiff.blocks",),
     "vidiff.blocks": (),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -12,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidiff.blocks import Rows
 from vidiff.caching import CacheRun, Caching
-from vidiff.diffusion.estimate import Aiming, Estimate, EstimateFn
-from vidiff.diffusion.guidance import Branch, Given, Guidance
+from vidiff.diffusion.estimate import EstimateFn
+from vidiff.diffusion.guidance import Branch, Guidance
 from vidiff.diffusion.noise import PriorRandom
 from vidiff.diffusion.objective import Objective
 from vidiff.diffusion.sampler import Sampler
 from vidiff.diffusion.task import Known, Sampling, Task
 from vidiff.diffusion.times import times_on
 from vidiff.diffusion.transfer import transfer
+from vidiff.guided import GuidedRun
 from vidiff.random import Random
 from vidiff.types import Batch, Cond, Grid, Origin, join
 from vidiff.video import to_float
@@ -143,46 +142,10 @@ class Diffuser(nn.Module):
         caching: Caching = CacheRun,
     ) -> EstimateFn:
         """`estimator` for conditions that were made already."""
-        cond, *rest = self.prepared([cond, uncond] if getattr(guidance, "needs_uncond", True) else [cond])
-        uncond = rest[0] if rest else uncond
-        cache = caching()
-        aim: list[Tensor] = []  # where the step ends, as long as the guidance evaluates for it
-
-        shares: list[Tensor] = []
-
-        def evaluate(x: Tensor, t: Tensor, branches: Sequence[Branch]) -> list[Estimate]:
-            watch()
-            k, num = len(branches), len(x)
-            rows = Rows(k * num, x.device)
-            with ExitStack() as during:
-                for i, branch in enumerate(branches):
-                    if branch.disturb is not None:
-                        during.enter_context(branch.disturb(self.backbone, rows, range(i * num, (i + 1) * num)))
-                during.enter_context(cache.call(self.backbone, branches, rows))
-                conds = join([branch.cond for branch in branches])
-                ends = [torch.cat([s] * k) for s in aim]
-                all_ = self.objective.estimate(self.backbone, torch.cat([x] * k), torch.cat([t] * k), conds, *ends)
-            if all_.share is not None:  # learned variances are not guided: those of the condition
-                first = next((i for i, branch in enumerate(branches) if branch.cond is cond), 0)
-                shares[:] = [all_.share.chunk(k)[first]]
-            return [Estimate(*pair) for pair in zip(all_.x0.chunk(k), all_.noise.chunk(k), strict=True)]
-
-        only = partial(self.with_only, cond)
-        guided = guidance(evaluate, Given(Branch(cond), Branch(uncond), self.objective.path, only))
-
-        def aimed(x: Tensor, t: Tensor, s: Tensor | None) -> Estimate:
-            aim[:] = [] if s is None else [s]
-            try:
-                return guided(x, t)
-            finally:
-                aim.clear()
-
-        def spread(x: Tensor, t: Tensor) -> Estimate:
-            shares.clear()
-            believed = guided(x, t)
-            return believed.spread(shares[0] if shares else None)
-
-        return Aiming(aimed) if "jump" in self.objective.tells else spread
+        run = GuidedRun(self.backbone, self.objective, watch, caching())
+        wanted = [cond, uncond] if getattr(guidance, "needs_uncond", True) else [cond]
+        cond, uncond = [*self.prepared(wanted), uncond][:2]
+        return run.estimate(guidance, Branch(cond), Branch(uncond), partial(self.with_only, cond))
 
     def with_only(self, cond: Cond, parts: Sequence[int]) -> Branch:
         """Of a condition by `several` what these parts say; the others are dropped."""
