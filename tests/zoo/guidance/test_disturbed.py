@@ -13,7 +13,7 @@ from vidiff.registry import BACKBONES, build
 from vidiff.types import join
 
 PLANS = ("late_fusion", "sequential", "split_heads", "axial", "windowed", "strided")
-NETS = [(name, {}) for name in BACKBONES.names() if name.islower()] + [
+NETS = [(c.name, {}) for c in BACKBONES if c.name.islower() and not getattr(c.target, "exact", False)] + [
     ("dit_factorized", dict(plan=plan, depth=6)) for plan in PLANS
 ]
 STREAMS = [(name, settings) for name, settings in NETS if getattr(BACKBONES[name].target, "streams", 0)]
