@@ -12,7 +12,8 @@ import torch
 
 import zoo.objectives
 import zoo.samplers  # noqa: F401
-from tests.oracle import Mixture
+from tests.oracle import Mixture, gaussian
+from vidiff.diffusion.sampler import halfway
 from vidiff.random import Random, generator
 from vidiff.registry import PATHS, SAMPLERS, build
 
@@ -187,3 +188,15 @@ def test_without_noise_it_is_its_deterministic_sibling_in_bits(node, sibling, pa
 def test_every_sampler_whose_noise_can_be_turned_off_has_a_sibling():
     """Those without such a setting: the posterior is all they have."""
     assert set(STOCHASTIC) - {node["name"] for node, _ in QUIET} == {"consistency", "ddpm", "predictor_corrector"}
+
+
+@pytest.mark.parametrize("path", PATHS_HERE)
+def test_the_two_draws_of_a_brownian_step_arrive_as_those_of_two_ancestral_steps(path):
+    """Where x0 is known, the halfway estimate changes nothing, and only the noise is left of a step."""
+    path, point = PATHS[path].build(PATHS_HERE[path]), gaussian([0.6, -1.1], [0.0, 0.0])
+    t, s = torch.tensor([0.8, 0.5], dtype=F64)
+    whole = build("sampler", {"name": "dpmpp_sde", "brownian": True})
+    _, found = affine_of(whole, point.estimate(path), torch.stack([t, s]), path)
+    halves = torch.stack([t, halfway(path, t, s), s])
+    _, expected = affine_of(build("sampler", "ancestral"), point.estimate(path), halves, path)
+    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
