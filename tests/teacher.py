@@ -41,5 +41,5 @@ def built(
 ) -> Any:
     """An objective with these settings, for a backbone of this width, and a teacher where it wants one."""
     named = {"teacher": "runs/teacher"} if "teacher" in component.settings else {}
-    wiring = dict(load=lambda run: teacher or Teacher(), width=width, shape=(3, 8, 20, 24), training=True)
+    wiring = dict(load=lambda run, asks=None: teacher or Teacher(), width=width, shape=(3, 8, 20, 24), training=True)
     return component.build({**named, **(settings or {})}, **wiring)

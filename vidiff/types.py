@@ -293,6 +293,10 @@ class Metric(Protocol):
     def compute(self) -> dict[str, float]: ...
 
 
+VELOCITY = frozenset({"velocity"})
+"""What an ordinary estimate tells: the belief at its time, from which dx/dt follows."""
+
+
 class Frozen(Protocol):
     """The model of another run with its averaged weights: asked, never trained, no submodule of who holds it.
 
@@ -309,8 +313,14 @@ class Frozen(Protocol):
         """
 
 
-Load = Callable[[str], Frozen]
-"""The wiring that opens a `Run`. Raises ValueError for one that is not there or has other latents."""
+class Load(Protocol):
+    """The wiring that opens a `Run`."""
+
+    def __call__(self, run: str, asks: frozenset[str] = VELOCITY) -> Frozen:
+        """`asks`: what its estimates are taken for; the run's objective must tell one of these (`Objective.tells`).
+
+        Raises ValueError for a run that is not there, has other latents or tells something else.
+        """
 
 
 class Callback(Protocol):

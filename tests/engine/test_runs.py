@@ -241,6 +241,31 @@ def test_what_only_an_objective_has_may_be_missing(start, teacher, tmp_path):
     start(f"train.init={short}", "train.steps=3", out="back")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["objective=progressive_distillation"], "objective progressive_distillation: .*for step or velocity, .*consistency tell end only"),
+        (["objective=consistency_distillation"], "objective consistency_distillation: .*for velocity, .*tell end only"),
+        (["objective=reflow", "objective.sampler=heun"], "objective reflow: .* for velocity, .*tell end only"),
+        (["objective=reflow", "objective.sampler=jump"], "objective reflow: .* for jump, .*tell end only"),
+        (["guidance=autoguidance"], "guidance autoguidance: .*for velocity, .*tell end only"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)  # fmt: skip
+def test_a_run_is_not_taken_for_what_it_does_not_tell(yaml_file, start, overrides, words):
+    """A consistency model's answer is the end of its trajectory, no belief whose ODE could be followed."""
+    other = start("train.steps=3", "objective=consistency", "sampler=consistency", out="other")
+    key = "guidance.weak" if "guidance" in overrides[0] else "objective.teacher"
+    with pytest.raises(ConfigError, match=words) as refused:
+        plan(load(yaml_file, [*overrides, f"{key}={other}"]))
+    assert len(refused.value.problems) == 1
+
+
+def test_reflow_takes_the_ends_of_a_consistency_model_from_a_sampler_that_can(yaml_file, start):
+    other = start("train.steps=3", "objective=consistency", "sampler=consistency", out="other")
+    plan(load(yaml_file, ["objective=reflow", "objective.sampler=euler", f"objective.teacher={other}"]))
+
+
 @pytest.mark.parametrize("override", ["backbone.dim=48", "backbone.depth=3", "conditioner=none"])
 def test_weights_of_another_shape_are_named_before_anything_starts(start, teacher, yaml_file, override):
     made = plan(load(yaml_file, [f"train.init={teacher}", override]), read=read_run)

@@ -24,7 +24,7 @@ from vidiff.gate import gate
 from vidiff.precision import widen_convolutions
 from vidiff.random import derive
 from vidiff.registry import build, did_you_mean
-from vidiff.types import Attention, Dataset, Grid, shapes_of
+from vidiff.types import VELOCITY, Attention, Dataset, Grid, shapes_of
 
 Read = Callable[[Diffuser, str], Any]
 """Fills a diffuser with the averaged weights of a run; one on the meta device is only compared with them.
@@ -121,11 +121,16 @@ class Builder:
         self.attempt("objective", lambda: objective.check(backbone, reads))
         return Diffuser(tokenizer, conditioner, backbone, objective)
 
-    def load(self, run: str) -> Frozen:
-        """Another run's model, frozen. Raises ValueError when it is not there or has other latents than ours."""
+    def load(self, run: str, asks: frozenset[str] = VELOCITY) -> Frozen:
+        """Another run's model, frozen. Raises ValueError when it is not there, has other latents than ours or tells
+        nothing of what its estimates are taken for."""
         if self.dataset is None:
             self.dataset = build_dataset(self.config, "train")
         theirs, meta = meta_model(run, self.config, self.dataset)
+        if not asks & meta.objective.tells:
+            raise Refused(f"it asks the model of {run} for {' or '.join(sorted(asks))}, and the estimates of objective "
+                          f"{theirs.components['objective']['name']} tell {' and '.join(sorted(meta.objective.tells))} "
+                          "only. Use another run.")  # fmt: skip
         if self.read is not None:
             self.runs[run] = self.read(meta, run)
         path = self.config.components["objective"].get("path")
@@ -133,7 +138,7 @@ class Builder:
         make = partial(self._open, run, theirs)
         return Frozen(run, meta.objective, make, None if same else build("path", path))
 
-    def absent(self, run: str) -> Frozen:
+    def absent(self, run: str, asks: frozenset[str] = VELOCITY) -> Frozen:
         """In the place of a model that is not asked for."""
         return Frozen(run, None, partial(self._open, run, None))
 

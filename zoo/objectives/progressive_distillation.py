@@ -52,7 +52,7 @@ class ProgressiveDistillation(Objective):
     ):
         """Raises ValueError when the teacher is not there or does not fit."""
         super().__init__(path, prediction, weighting, times, noise, interval)
-        self.teacher, self.guidance, self.steps = load(teacher), guidance, steps
+        self.teacher, self.guidance, self.steps = load(teacher, frozenset({"velocity", "step"})), guidance, steps
 
     def loss_at(self, net: Net, x0: Tensor, noise: Tensor, t: Tensor, cond: Cond) -> dict[str, Tensor]:
         """As every objective's; times are moved up to the next of the student's steps."""

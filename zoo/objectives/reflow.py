@@ -50,7 +50,7 @@ class Reflow(Objective):
     ):
         """Raises ValueError when the teacher is not there or does not fit, or the sampler has a path of its own."""
         super().__init__(path, prediction, weighting, times, noise, interval)
-        self.teacher, self.sampler, self.guidance = load(teacher), sampler, guidance
+        self.teacher, self.sampler, self.guidance = load(teacher, sampler.asks), sampler, guidance
         if sampler.path is not None:
             raise ValueError("the teacher is sampled along the path of this objective. Use sampler.path: null.")
 
