@@ -21,6 +21,7 @@ from vidiff.registry import (
     PATHS,
     POSITIONS,
     PREDICTIONS,
+    SAMPLERS,
     SPACINGS,
     TIMES,
     TOKENIZERS,
@@ -255,6 +256,23 @@ class StopsInNoise(SPACINGS["uniform"].target):
         return torch.cat([times[:-1], times[-2:-1] / 2])
 
 
+class TooMuchNoise(SAMPLERS["ancestral"].target):
+    def __call__(self, estimate, x, times, path, random):
+        return super().__call__(estimate, x, times, path, Louder(random))
+
+
+class Louder:
+    def __init__(self, random):
+        self.random = random
+
+    def normal(self, shape, dtype):
+        return 1.2 * self.random.normal(shape, dtype)
+
+
+class Stingy(SAMPLERS["heun"].target):
+    evaluations = 7
+
+
 class MovesAgreement(GUIDANCE["cfg"].target):
     def __call__(self, evaluate, given):
         estimate = super().__call__(evaluate, given)
@@ -292,13 +310,16 @@ PLANTED = [
     ("prediction", WrongSign, {}, "solves_for_data_and_noise", "do not share"),
     ("weighting", Unclamped, {}, "is_finite_and_not_negative", "without a clamp"),
     ("times", LeavesTheInterval, {}, "quantiles_ascend_in_the_interval", "it leaves [0.1, 0.7]"),
+    ("sampler", TooMuchNoise, dict(steps=4), "reaches_the_data", "fresh noise"),
+    ("sampler", Stingy, dict(steps=5), "counts_its_evaluations", "`evaluations` says 7"),
     ("noise", Loud, {}, "every_element_is_standard", "a^2 + b^2 = 1"),
     ("spacing", StopsInNoise, {}, "descends_to_clean", "stops in noise"),
 ]
 
 
 def component(kind, target, tiny=None):
-    return Component(kind, target.__name__, target, tiny or {})
+    parts = {"path": "path", "spacing": "spacing"} if kind == "sampler" else {}
+    return Component(kind, target.__name__, target, tiny or {}, parts)
 
 
 def functions(kind):

@@ -32,25 +32,10 @@ from vidiff.registry import Component
 
 Check = Callable[[Component], None]
 
-CHECKS: dict[str, tuple[Check, ...]] = {
-    module.__name__.rpartition(".")[2]: module.CHECKS
-    for module in (
-        attention,
-        backbone,
-        conditioner,
-        dataset,
-        guidance,
-        noise,
-        path,
-        positions,
-        prediction,
-        sampler,
-        spacing,
-        times,
-        tokenizer,
-        weighting,
-    )  # fmt: skip
-}
+MODULES = (attention, backbone, conditioner, dataset, guidance, noise, path, positions, prediction, sampler, spacing,
+           times, tokenizer, weighting)  # fmt: skip
+
+CHECKS: dict[str, tuple[Check, ...]] = {module.__name__.rpartition(".")[2]: module.CHECKS for module in MODULES}
 
 
 @dataclass(frozen=True)

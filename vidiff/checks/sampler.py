@@ -1,62 +1,263 @@
-"""What every sampler promises: a function of its arguments that reaches the data."""
+"""What every sampler promises: a function of its arguments that leads exact denoisers to the data.
+
+The perfect network is that of a mixture of Gaussians (vidiff.diffusion.mixture), or of data that are one point.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidiff.checks.parts import Straight, draw, require, watched_dice
-from vidiff.diffusion.estimate import Estimate
-from vidiff.random import Random
-from vidiff.registry import Component
+from vidiff.checks.parts import Beside, apart, registered, require, watched_dice
+from vidiff.diffusion.estimate import Estimate, EstimateFn, Prediction
+from vidiff.diffusion.mixture import Mixture
+from vidiff.diffusion.path import Path
+from vidiff.diffusion.sampler import Sampler
+from vidiff.diffusion.sampler import start as start_of
+from vidiff.random import Random, generator
+from vidiff.registry import Component, build
 
 NUM, D = 5, 3
 POINT = torch.tensor([0.4, -1.3, 0.8], dtype=torch.float64)
+FEW, TWO = ("linear", "cosine", "ddpm", "ve"), ("linear", "cosine")
+"""One path of each sort, and those for what takes a second; tests/contracts/test_sampler.py has the others."""
+STRAIGHT = ("linear", "ve")
+"""Where the way to a single data point is a straight line in t."""
+ONE = torch.ones((), dtype=torch.float64)
 
 
-def knows_the_point(x: Tensor, t: Tensor) -> Estimate:
-    """The exact estimate when all data are one point."""
-    x0 = POINT.expand_as(x).to(x.dtype)
-    return Estimate(x0, (x - (1 - t)[:, None] * x0) / t[:, None].clamp(min=1e-12))
+def make(component: Component) -> Sampler:
+    """A tiny one."""
+    return component.build(component.tiny)
 
 
-def start(num: int = NUM) -> Tensor:
-    """Pure noise."""
-    return draw(num, D, seed=8).double()
+def law(dim: int = D) -> Mixture:
+    """Three correlated Gaussians: unit variance on average, a mean, nothing symmetric."""
+    g = generator(0, "three", dim)
+    means = torch.randn(3, dim, generator=g, dtype=torch.float64)
+    roots = 0.35 * torch.randn(3, dim, dim, generator=g, dtype=torch.float64)
+    covariances = roots @ roots.mT + 0.02 * torch.eye(dim, dtype=torch.float64)
+    raw = Mixture(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), means, covariances)
+    variance = raw.covariance.trace() / dim
+    return Mixture(raw.weights, means / variance.sqrt(), covariances / variance)
+
+
+def draws(num: int = NUM, seed: int = 4) -> Random:
+    """Fresh noise of so many rows."""
+    return Random(seed, "sample", rows=range(num))
+
+
+def begin(path: Path, t: float, num: int = NUM) -> Tensor:
+    """Noise at t."""
+    noise = torch.randn(num, D, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    return start_of(path, noise, torch.as_tensor(t, dtype=torch.float64))
+
+
+def grid(steps: int, high: float = 1.0) -> Tensor:
+    """Equal steps down to clean."""
+    return torch.linspace(high, 0, steps + 1, dtype=torch.float64)
+
+
+def through(exact: EstimateFn, prediction: Prediction, path: Path) -> EstimateFn:
+    """The estimate as a network of this prediction would give it: asked, then solved."""
+    return lambda x, t: prediction.solve(path, x, prediction.ask(path, exact(x, t), t), t)
+
+
+def needs_no_prediction_on(component: Component, name: str) -> None:
+    """Every prediction that is possible at its start leads to the same finite samples on this path."""
+    sampler, path = make(component), build("path", name)
+    exact, times = law().estimate(path), grid(7)
+    expected = sampler(exact, begin(path, 1), times, path, draws())
+    require(expected.shape == (NUM, D), f"it gives {tuple(expected.shape)} on path {name}.")
+    require(expected.isfinite().all(), f"from pure noise it is not finite on path {name}.")
+    clean, pure = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    for other, prediction in registered("prediction"):
+        at_clean = prediction.pair(path, clean)[1]
+        if 1 in getattr(sampler, "nodes", ()) and not at_clean.isfinite():
+            continue  # a slope at clean data that this prediction cannot tell: the last step is another one
+        high = 1.0 if 1e-6 <= prediction.determinant(path, pure).abs() < float("inf") else 0.98
+        x, times = begin(path, high), grid(7, high)
+        wanted = expected if high == 1 else sampler(exact, x, times, path, draws())
+        off = apart(sampler(through(exact, prediction, path), x, times, path, draws()), wanted, 1e-9, 1e-9)
+        require(off <= 0, f"behind {other} prediction it ends elsewhere by {off:.3g} on path {name}.")
+
+
+def float32_follows_on(component: Component, name: str) -> None:
+    """In float32 it ends near where it does in float64 on this path."""
+    sampler, path = make(component), build("path", name)
+    exact, x = law().estimate(path), begin(path, 1)
+
+    def rounded(x: Tensor, t: Tensor) -> Estimate:
+        return Estimate(*(e.float() for e in exact(x.double(), t)))
+
+    single = sampler(rounded, x.float(), grid(7), path, Doubled(draws()))
+    double = sampler(exact, x, grid(7), path, Doubled(draws()))
+    require(single.dtype == torch.float32, f"from float32 it gives {single.dtype}.")
+    near = 2e-4 if sampler.evaluations else 5e-3  # adaptive steps differ in float32, each as good as rtol promises
+    near *= path.norm(ONE).item()
+    off = apart(single.double(), double, near)
+    require(off <= 0, f"they are {off + near:.3g} apart on path {name}.")
+
+
+class Doubled:
+    """The same normal numbers whatever the dtype asked."""
+
+    def __init__(self, random: Random):
+        self.random = random
+
+    def normal(self, shape: Any, dtype: torch.dtype) -> Tensor:
+        """Those of float64."""
+        return self.random.normal(shape, torch.float64).to(dtype)
+
+
+def finds_the_point_on(component: Component, name: str, steps: int, near: float) -> None:
+    """With a perfect estimate of a single data point it ends on it, on this path."""
+    sampler, path = make(component), build("path", name)
+    exact = Mixture(ONE[None], POINT[None], torch.zeros(1, D, D, dtype=torch.float64)).estimate(path)
+    for t in (0.9, 0.2):
+        out = sampler(exact, begin(path, t), grid(steps, t), path, draws())
+        off = apart(out, POINT.expand(NUM, D), near)
+        require(off <= 0, f"{steps} steps from {t} end {off + near:.3g} away on path {name}.")
+
+
+def one_step_does(sampler: Sampler, name: str) -> bool:
+    """Whether one step to clean data finds a single point on this path."""
+    return sampler.lands or name in STRAIGHT
+
+
+def reaches_the_law_on(component: Component, name: str, num: int = 2000) -> None:
+    """100 steps from exact noise give the data's mean, covariance and sliced Wasserstein distance, on this path."""
+    path, mixture = build("path", name), law(2)
+    spacing = "karras" if path.norm(ONE) > 2 else "uniform"  # equal steps in t leave out the small noise of `ve`
+    sampler = component.build({**component.tiny, "steps": 100, "spacing": spacing})
+    noise = torch.randn(num, 2, generator=generator(3, "start"), dtype=torch.float64)
+    x = path.point(mixture.sample(num, seed=5), noise, torch.ones(num, dtype=torch.float64))
+    times = sampler.spacing(100, path, (0.0, 1.0))
+    out = sampler(mixture.estimate(path), x, times, path, Bulk(generator(4, "fresh")))
+    mean = (out.mean(0) - mixture.mean).abs().max().item()
+    covariance = (out.T.cov() - mixture.covariance).abs().max().item()  # of variances up to 1.6
+    distance = sliced_wasserstein(out, mixture.sample(num, seed=6))  # two true draws: 0.03 to 0.09
+    require(mean < 4 / num**0.5, f"the mean is off by {mean:.3g} on path {name}.")
+    require(covariance < 0.15, f"the covariance is off by {covariance:.3g} on path {name}.")
+    require(distance < 0.12, f"the sliced Wasserstein distance is {distance:.3g} on path {name}.")
+
+
+class Bulk:
+    """Fresh noise for many rows at once."""
+
+    def __init__(self, g: torch.Generator):
+        self.g = g
+
+    def normal(self, shape: Any, dtype: torch.dtype) -> Tensor:
+        """N(0,1)."""
+        return torch.randn(shape, generator=self.g, dtype=dtype)
+
+
+def sliced_wasserstein(a: Tensor, b: Tensor) -> float:
+    """The largest 1-Wasserstein distance over 32 directions of the plane."""
+    angle = torch.arange(32, dtype=torch.float64) * torch.pi / 32
+    directions = torch.stack([angle.cos(), angle.sin()])
+    return ((a @ directions).sort(0).values - (b @ directions).sort(0).values).abs().mean(0).max().item()
+
+
+def on_each(run: Callable[..., None], component: Component, names: tuple[str, ...], *more: Any) -> None:
+    """One after the other."""
+    for name in names:
+        run(component, name, *more)
+
+
+def every_prediction_leads_alike(component: Component) -> None:
+    """From pure noise every prediction leads to the same finite samples: a sampler reads `Estimate(x0, noise)` and
+    nothing else, so what the network is trained to predict changes no step."""
+    on_each(needs_no_prediction_on, component, FEW)
+
+
+def float32_follows_float64(component: Component) -> None:
+    """In float32 it ends near where it does in float64: coefficients are computed in float64 and differences of nearly
+    equal numbers (1 - alpha^2, expm1) with care."""
+    on_each(float32_follows_on, component, FEW)
 
 
 def reaches_the_point(component: Component) -> None:
-    """With a perfect estimate of a single data point, sampling ends on it: if it does not, the last step does not
-    arrive at t = 0, or a formula is wrong."""
-    sampler, path = component.build(component.tiny), Straight()
-    times = torch.linspace(1, 0, 8, dtype=torch.float64)
-    out = sampler(knows_the_point, start(), times, path, Random(4, "check", rows=range(NUM)))
-    off = (out - POINT).abs().max().item()
-    require(off <= 1e-6, f"it ends {off:.3g} away.")
+    """With a perfect estimate of a single data point, sampling ends on it: in one step where it `lands`, and on
+    straight paths. If it does not, the last step does not arrive at t = 0, or a formula is wrong."""
+    sampler = make(component)
+    on_each(finds_the_point_on, component, tuple(n for n in FEW if one_step_does(sampler, n)), 1, 1e-9)
+
+
+def many_steps_reach_the_point(component: Component) -> None:
+    """A method that follows dx/dt finds a single data point on curved paths in many steps."""
+    curved = tuple(n for n in TWO if not one_step_does(make(component), n))
+    if not curved:
+        raise Beside("one step does")
+    on_each(finds_the_point_on, component, curved, 400, 0.05)
+
+
+def reaches_the_data(component: Component) -> None:
+    """With the perfect network, 2,000 samples of 100 steps have the mean, the covariance and the shape of the data: a
+    wrong coefficient of fresh noise shows in the variance."""
+    if not component.target.spreads:
+        raise Beside("not a sampler for denoisers")
+    on_each(reaches_the_law_on, component, TWO)
 
 
 def counts_its_evaluations(component: Component) -> None:
-    """`evaluations` is how often the network is asked: reports and equal-cost comparisons rely on it."""
-    sampler, path, calls = component.build(component.tiny), Straight(), []
-    times = sampler.spacing(sampler.steps, path, (0.0, 1.0))
+    """`evaluations` is how often the network is asked, each time with one float64 time per sample: reports and
+    equal-cost comparisons rely on it. None says that only the run can tell."""
+    sampler, path, calls = make(component), build("path", "linear"), []
+    exact, times = law().estimate(path), sampler.spacing(sampler.steps, path, (0.0, 1.0))
 
     def counted(x: Tensor, t: Tensor) -> Estimate:
         calls.append(t)
-        return knows_the_point(x, t)
+        return exact(x, t)
 
-    sampler(counted, start(), times, path, Random(4, "check", rows=range(NUM)))
-    require(len(calls) == sampler.evaluations, f"{len(calls)} calls, `evaluations` says {sampler.evaluations}.")
-    require(all(t.shape == (NUM,) for t in calls), "the network is not asked with one time per sample.")
+    sampler(counted, begin(path, 1), times, path, draws())
+    promised = sampler.evaluations in (len(calls), None)
+    require(promised, f"{len(calls)} calls, `evaluations` says {sampler.evaluations}.")
+    fits = all(t.shape == (NUM,) and t.dtype == torch.float64 for t in calls)
+    require(fits, "the network is not asked with one float64 time per sample.")
+
+
+def takes_any_times(component: Component) -> None:
+    """One step, repeated times and steps beyond clean are finite, and a step of no length changes nothing: 0/0 in a
+    multistep formula shows here."""
+    for name in FEW:
+        sampler, path = make(component), build("path", name)
+        exact = law().estimate(path)
+        for times in ([1, 0], [1, 1, 0.5, 0.5, 0], [1, 0.5, 0, 0], [0.7, 0.7]):
+            x = begin(path, times[0])
+            out = sampler(exact, x, torch.tensor(times, dtype=torch.float64), path, draws())
+            require(out.isfinite().all(), f"at times {times} it is not finite on path {name}.")
+            still = times[0] != times[-1] or apart(out, x, 1e-8, 1e-12) <= 0
+            require(still, f"a step of no length moves x on path {name}.")
 
 
 def samples_keep_apart(component: Component) -> None:
-    """Sample i is the same whatever the batch, and throws its own dice only (`random`, never a global generator)."""
-    sampler, path, times = component.build(component.tiny), Straight(), torch.linspace(1, 0.25, 5, dtype=torch.float64)
+    """Sample i is the same whatever the batch, comes again, and throws its own dice only (`random`, never a global
+    generator)."""
+    sampler, path, num = make(component), build("path", "cosine"), 8
+    x, times, exact = begin(path, 1, num), grid(5), law().estimate(path)
     with watched_dice():
-        many = sampler(knows_the_point, start(), times, path, Random(2, "check", rows=range(NUM)))
-        one = sampler(knows_the_point, start()[2:3], times, path, Random(2, "check", rows=[2]))
-    off = (many[2] - one[0]).abs().max().item()
-    require(off <= 1e-9, f"sample 2 differs by {off:.3g} alone and in a batch of five.")
+        many = sampler(exact, x, times, path, Random(2, "s", rows=range(num)))
+        again = sampler(exact, x, times, path, Random(2, "s", rows=range(num)))
+        single = [sampler(exact, x[i : i + 1], times, path, Random(2, "s", rows=[i])) for i in range(num)]
+    off = apart(torch.cat(single), many, 1e-13, 1e-12)
+    require(off <= 0, f"a sample differs by {off:.3g} alone and in a batch of eight.")
+    require(torch.equal(many, again), "the same run comes out otherwise a second time.")
 
 
-CHECKS = (reaches_the_point, counts_its_evaluations, samples_keep_apart)
+def takes_path_and_spacing_by_name(component: Component) -> None:
+    """`path` and `spacing` are settings that are components (parts={"path": "path", "spacing": "spacing"}), and without
+    a path it samples along that of training."""
+    named = {"path": {"name": "vp", "beta_max": 10.0}, "spacing": {"name": "karras", "rho": 5.0}}
+    built = component.build(named)
+    require(built.path.beta_max == 10.0 and built.spacing.rho == 5.0, "their settings do not arrive.")
+    require(make(component).path is None, "it has a path of its own.")
+
+
+CHECKS = (every_prediction_leads_alike, float32_follows_float64, reaches_the_point, many_steps_reach_the_point,
+          reaches_the_data, counts_its_evaluations, takes_any_times, samples_keep_apart,
+          takes_path_and_spacing_by_name)  # fmt: skip
