@@ -13,8 +13,10 @@ from vidiff.checks import CHECKS, judge
 from vidiff.commands import check
 from vidiff.diffusion.estimate import Estimate
 from vidiff.registry import (
+    CACHES,
     CONDITIONERS,
     DATASETS,
+    ENCODERS,
     GUIDANCE,
     KINDS,
     NOISES,
@@ -29,6 +31,7 @@ from vidiff.registry import (
     Component,
 )
 from vidiff.types import Count
+from zoo.caches.first_block import FirstBlockRun
 
 EVERYTHING = [
     (kind, name, function)
@@ -273,6 +276,27 @@ class Stingy(SAMPLERS["heun"].target):
     evaluations = 7
 
 
+class Forgetful(CACHES["first_block"].target):
+    def start(self, tally):
+        self.run = getattr(self, "run", None) or super().start(tally)
+        return self.run
+
+
+class Decides(FirstBlockRun):
+    def enter(self, look, base):
+        super().enter(look.mean(0, keepdim=True).expand_as(look), base)
+
+
+class Together(CACHES["first_block"].target):
+    def start(self, tally):
+        return Decides(self.threshold, tally)
+
+
+class OverTheBatch(ENCODERS["dct"].target):
+    def __call__(self, video):
+        return super().__call__(video - video.mean(0))
+
+
 class MovesAgreement(GUIDANCE["cfg"].target):
     def __call__(self, evaluate, given):
         estimate = super().__call__(evaluate, given)
@@ -312,6 +336,9 @@ PLANTED = [
     ("times", LeavesTheInterval, {}, "quantiles_ascend_in_the_interval", "it leaves [0.1, 0.7]"),
     ("sampler", TooMuchNoise, dict(steps=4), "reaches_the_data", "fresh noise"),
     ("sampler", Stingy, dict(steps=5), "counts_its_evaluations", "`evaluations` says 7"),
+    ("cache", Forgetful, dict(threshold=0.1), "the_first_call_is_the_network", "state must be in the run"),
+    ("cache", Together, dict(threshold=0.5), "samples_keep_apart", "alone and among three"),
+    ("encoder", OverTheBatch, dict(size=[2, 4, 4], keep=[1, 2, 2]), "videos_keep_apart", "normalization"),
     ("noise", Loud, {}, "every_element_is_standard", "a^2 + b^2 = 1"),
     ("spacing", StopsInNoise, {}, "descends_to_clean", "stops in noise"),
 ]

@@ -14,8 +14,10 @@ from typing import Literal
 from vidiff.checks import (
     attention,
     backbone,
+    cache,
     conditioner,
     dataset,
+    encoder,
     guidance,
     noise,
     path,
@@ -32,8 +34,8 @@ from vidiff.registry import Component
 
 Check = Callable[[Component], None]
 
-MODULES = (attention, backbone, conditioner, dataset, guidance, noise, path, positions, prediction, sampler, spacing,
-           times, tokenizer, weighting)  # fmt: skip
+MODULES = (attention, backbone, cache, conditioner, dataset, encoder, guidance, noise, path, positions, prediction,
+           sampler, spacing, times, tokenizer, weighting)  # fmt: skip
 
 CHECKS: dict[str, tuple[Check, ...]] = {module.__name__.rpartition(".")[2]: module.CHECKS for module in MODULES}
 
