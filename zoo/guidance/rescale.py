@@ -5,6 +5,7 @@ y' = y_guided std(y_cond) / std(y_guided),    amount y' + (1 - amount) y_guided
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vidiff.diffusion.estimate import Estimate, EstimateFn, Prediction
@@ -35,7 +36,8 @@ class Rescale(Around):
             if not heard or heard[0] is guided:
                 return guided
             y, y_cond = (self.space.ask(given.path, e, t) for e in (guided, *heard))
-            y = y * (self.amount * spread(y_cond) / spread(y) + (1 - self.amount))
+            narrow = spread(y_cond) / spread(y).clamp(min=torch.finfo(y.dtype).tiny)  # clean data may have no noise
+            y = y * (self.amount * narrow + (1 - self.amount))
             return self.space.solve(given.path, x, y, t)
 
         return estimate
