@@ -83,7 +83,7 @@ def test_costs_are_counted_with_the_second_time(yaml_file, name, conditioner):
 REFUSED = [
     (["objective=consistency", "sampler=heun"], r"sampler heun: it asks a model for velocity, .* tell end only. Use .*sampler consistency or sampler euler"),
     (["objective=consistency", "sampler=jump"], "sampler jump: it asks a model for jump"),
-    (["sampler=jump"], r"tell velocity only. Use sampler ancestral"),
+    (["sampler=jump"], r"tell velocity only. Use another sampler, such as euler, heun or dpmpp_2m\.$"),
     (["objective=meanflow"], "objective meanflow: it differentiates the network in forward mode.*Use attention: math or attention: matmul"),
     (["objective=meanflow", "attention=math", "objective.path=gvp"], "average velocity moves along a straight line"),
     (["objective=shortcut", "objective.times=per_frame"], "one length for all frames"),

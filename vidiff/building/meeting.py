@@ -101,9 +101,10 @@ def check_sampler(sampler: Sampler | None, diffuser: Diffuser) -> None:
     tells = diffuser.objective.tells
     if sampler is not None and not sampler.asks & tells:
         able = [f"sampler {c.name}" for c in SAMPLERS if getattr(c.target, "asks", frozenset()) & tells]
+        use = " or ".join(able) if len(able) < 4 else "another sampler, such as euler, heun or dpmpp_2m"
         raise ValueError(
             f"it asks a model for {' or '.join(sorted(sampler.asks))}, and this objective's estimates tell "
-            f"{' and '.join(sorted(tells))} only. Use {' or '.join(able)}."
+            f"{' and '.join(sorted(tells))} only. Use {use}."
         )
 
 
