@@ -12,6 +12,7 @@ from tests.contracts.test_dataset import NEED_FILES
 from vidiff.checks import CHECKS, judge
 from vidiff.commands import check
 from vidiff.diffusion.estimate import Estimate
+from vidiff.diffusion.objective import PARTS
 from vidiff.registry import (
     CACHES,
     CONDITIONERS,
@@ -20,6 +21,7 @@ from vidiff.registry import (
     GUIDANCE,
     KINDS,
     NOISES,
+    OBJECTIVES,
     PATHS,
     POSITIONS,
     PREDICTIONS,
@@ -297,6 +299,11 @@ class OverTheBatch(ENCODERS["dct"].target):
         return super().__call__(video - video.mean(0))
 
 
+class OverBatch(OBJECTIVES["rectified_flow"].target):
+    def loss_at(self, net, x0, noise, t, cond):
+        return super().loss_at(net, x0 - x0.mean(0), noise, t, cond)
+
+
 class MovesAgreement(GUIDANCE["cfg"].target):
     def __call__(self, evaluate, given):
         estimate = super().__call__(evaluate, given)
@@ -339,13 +346,14 @@ PLANTED = [
     ("cache", Forgetful, dict(threshold=0.1), "the_first_call_is_the_network", "state must be in the run"),
     ("cache", Together, dict(threshold=0.5), "samples_keep_apart", "alone and among three"),
     ("encoder", OverTheBatch, dict(size=[2, 4, 4], keep=[1, 2, 2]), "videos_keep_apart", "normalization"),
+    ("objective", OverBatch, {}, "rows_are_independent", "accumulation"),
     ("noise", Loud, {}, "every_element_is_standard", "a^2 + b^2 = 1"),
     ("spacing", StopsInNoise, {}, "descends_to_clean", "stops in noise"),
 ]
 
 
 def component(kind, target, tiny=None):
-    parts = {"path": "path", "spacing": "spacing"} if kind == "sampler" else {}
+    parts = {"sampler": {"path": "path", "spacing": "spacing"}, "objective": PARTS}.get(kind, {})
     return Component(kind, target.__name__, target, tiny or {}, parts)
 
 

@@ -20,6 +20,7 @@ from vidiff.checks import (
     encoder,
     guidance,
     noise,
+    objective,
     path,
     positions,
     prediction,
@@ -34,8 +35,8 @@ from vidiff.registry import Component
 
 Check = Callable[[Component], None]
 
-MODULES = (attention, backbone, cache, conditioner, dataset, encoder, guidance, noise, path, positions, prediction,
-           sampler, spacing, times, tokenizer, weighting)  # fmt: skip
+MODULES = (attention, backbone, cache, conditioner, dataset, encoder, guidance, noise, objective, path, positions,
+           prediction, sampler, spacing, times, tokenizer, weighting)  # fmt: skip
 
 CHECKS: dict[str, tuple[Check, ...]] = {module.__name__.rpartition(".")[2]: module.CHECKS for module in MODULES}
 

@@ -30,7 +30,7 @@ class Weak:
 
 def make(component: Component, believes: EstimateFn = lambda x, t: Estimate(0.9 * x, x + 0.1)) -> Any:
     """A tiny one beside a weaker model that believes this."""
-    return component.build(component.tiny, load=lambda run: Weak(believes))
+    return component.build(component.tiny, load=lambda run, *needs: Weak(believes))
 
 
 def given() -> Given:
