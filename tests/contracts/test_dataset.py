@@ -1,5 +1,6 @@
 """What the house's data sets promise beside vidiff.checks.dataset, which test_checks.py runs on them all."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,19 @@ def video_folder():
 
 NEED_FILES = {"moving_mnist": moving_mnist, "video_folder": video_folder}
 """The files that the house's own look for in the working directory."""
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_a_pickled_copy_reads_the_same(name, tmp_path, monkeypatch):
+    """As workers have; vidiff itself unpickles nothing, so no check can."""
+    if name in NEED_FILES:
+        monkeypatch.chdir(tmp_path)
+        NEED_FILES[name]()
+    data = DATASETS[name].build(DATASETS[name].tiny, seed=1, split="train")
+    data[0]
+    copy = pickle.loads(pickle.dumps(data))[2]
+    assert copy.keys() == data[2].keys() and torch.equal(copy["video"], data[2]["video"])
+    assert all(copy[key] == data[2][key] for key in copy if key != "video")
 
 
 @pytest.mark.parametrize("name", DATASETS.names())
