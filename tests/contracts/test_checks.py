@@ -27,6 +27,7 @@ from vidiff.registry import (
     PREDICTIONS,
     SAMPLERS,
     SPACINGS,
+    TASKS,
     TIMES,
     TOKENIZERS,
     WEIGHTINGS,
@@ -304,6 +305,12 @@ class OverBatch(OBJECTIVES["rectified_flow"].target):
         return super().loss_at(net, x0 - x0.mean(0), noise, t, cond)
 
 
+class ThrowsItsOwn(TASKS["generate"].target):
+    def __call__(self, sampling):
+        z = super().__call__(sampling)
+        return z + 0.1 * torch.randn_like(z)
+
+
 class MovesAgreement(GUIDANCE["cfg"].target):
     def __call__(self, evaluate, given):
         estimate = super().__call__(evaluate, given)
@@ -347,6 +354,7 @@ PLANTED = [
     ("cache", Together, dict(threshold=0.5), "samples_keep_apart", "alone and among three"),
     ("encoder", OverTheBatch, dict(size=[2, 4, 4], keep=[1, 2, 2]), "videos_keep_apart", "normalization"),
     ("objective", OverBatch, {}, "rows_are_independent", "accumulation"),
+    ("task", ThrowsItsOwn, {}, "videos_keep_apart", "global generator"),
     ("noise", Loud, {}, "every_element_is_standard", "a^2 + b^2 = 1"),
     ("spacing", StopsInNoise, {}, "descends_to_clean", "stops in noise"),
 ]

@@ -1,4 +1,4 @@
-"""What every registered task promises, on a tiny model with a real tokenizer."""
+"""What every registered task promises beside vidiff.checks.task: its number of frames, and any guidance."""
 
 import pytest
 import torch
@@ -65,44 +65,6 @@ def test_draws_finite_videos_of_the_size_it_says(made, task):
     assert all(isinstance(v, (list, float, int)) for v in notes.values())
 
 
-def test_a_video_does_not_depend_on_its_company_and_comes_again(made, task):
-    before = torch.get_rng_state()
-    many = draw(made, task, [3, 1, 4])
-    assert torch.allclose(draw(made, task, [1])[0], many[1], atol=1e-5)
-    assert torch.equal(draw(made, task, [3, 1, 4]), many)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_what_is_known_of_a_part_of_a_video_comes_back(made, task):
-    if task.pixels is None or task.pixels.all():
-        pytest.skip("it takes no part of given videos")
-    out, clips = draw(made, task, [2, 5]), torch.stack([made[0].dataset[i]["video"] for i in (2, 5)])
-    given = clips.float() / 127.5 - 1
-    known = task.pixels.expand(out[:, :, :8].shape)
-    assert torch.equal(out[:, :, :8][known], given[known])
-    assert (out[:, :, :8][~known] - given[~known]).abs().mean() > 0.05
-
-
-def test_unknown_pixels_of_given_videos_are_not_looked_at(made, task):
-    if task.pixels is None or task.pixels.all():
-        pytest.skip("it takes no part of given videos")
-    planned, diffuser = made
-    video = torch.stack([planned.dataset[i]["video"] for i in (2, 5)])
-    other = torch.where(task.pixels, video, 255 - video)
-    outs = [
-        diffuser.sample(
-            planned.grid,
-            planned.sampler,
-            build("guidance", "none"),
-            Random(0, "sample", rows=[2, 5]),
-            {"video": clips, "label": torch.tensor([1, 3])},
-            task=task,
-        )
-        for clips in (video, other)
-    ]
-    assert torch.equal(*outs)
-
-
 def test_the_tokenizer_sees_unknown_pixels_blank(made, task, monkeypatch):
     """One that looks beyond a latent frame would otherwise tell what is to be drawn."""
     if task.pixels is None:
@@ -122,17 +84,3 @@ def test_every_guidance_goes_with_it(made, task, guidance):
         pytest.skip(f"not with this model: {error}")
     out = draw(made, task, [0, 2], node)
     assert out.isfinite().all()
-
-
-def test_counts_its_evaluations(made, task):
-    planned, diffuser = made
-    promised = task.evaluations(planned.sampler)
-    if promised is None:
-        pytest.skip("only the run itself can tell")
-    calls = []
-    batch = collate([{k: v for k, v in planned.dataset[0].items() if k in ("video", "label")}])
-    diffuser.sample(
-        planned.grid, planned.sampler, build("guidance", "none"), Random(0, "sample", rows=[0]), batch,
-        lambda: calls.append(1), task,
-    )  # fmt: skip
-    assert len(calls) == promised

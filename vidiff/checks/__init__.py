@@ -26,6 +26,7 @@ from vidiff.checks import (
     prediction,
     sampler,
     spacing,
+    task,
     times,
     tokenizer,
     weighting,
@@ -36,7 +37,7 @@ from vidiff.registry import Component
 Check = Callable[[Component], None]
 
 MODULES = (attention, backbone, cache, conditioner, dataset, encoder, guidance, noise, objective, path, positions,
-           prediction, sampler, spacing, times, tokenizer, weighting)  # fmt: skip
+           prediction, sampler, spacing, task, times, tokenizer, weighting)  # fmt: skip
 
 CHECKS: dict[str, tuple[Check, ...]] = {module.__name__.rpartition(".")[2]: module.CHECKS for module in MODULES}
 

@@ -88,7 +88,7 @@ def label_ascends(component: Component) -> None:
 
 
 def norm_is_the_deviation_of_unit_data(component: Component) -> None:
-    """norm^2 = alpha^2 + sigma^2."""
+    """norm is the deviation of x_t for data of unit variance: norm^2 = alpha^2 + sigma^2."""
     path = make(component)
     off = apart(path.norm(ALL) ** 2, path.alpha(ALL) ** 2 + path.sigma(ALL) ** 2, 1e-8, 1e-12)
     require(off <= 0, f"it is off by {off:.3g}.")
