@@ -104,5 +104,6 @@ class Fora(Cache):
         """Raises ValueError for a backbone whose blocks have no attention or no MLP to keep."""
         found = {type(p.get_submodule(name)) for p, name in layers_of(backbone)}
         if not {SelfAttention, MLP} <= found:
+            use = "cache=first_block" if getattr(backbone, "streams", 0) else "a transformer backbone, or cache=none"
             name = type(backbone).__name__
-            raise ValueError(f"the blocks of {name} have no attention and MLP side by side. Use cache=first_block.")
+            raise ValueError(f"the blocks of {name} have no attention and MLP side by side. Use {use}.")
