@@ -196,7 +196,7 @@ def noticed(folder: Path, bug: Bug) -> str | None:
         (folder / bug.file).write_text(original, encoding="utf-8")
     if done.returncode not in (0, 1):
         raise ValueError(f"{bug.name}: pytest ended with {done.returncode}: {done.stderr[-300:]}{done.stdout[-300:]}")
-    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED tests", "ERROR tests"))]
     return failed[0].partition("[")[0] if failed else None
 
 
