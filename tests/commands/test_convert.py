@@ -10,9 +10,9 @@ import zoo  # noqa: F401
 from tests.parity.networks import DATA, read
 from vidiff.building import build_diffuser, plan
 from vidiff.commands import convert, sample, train
-from vidiff.engine.runs import find_checkpoint, load_weights
 from vidiff.config import load
 from vidiff.engine.convert import family_of
+from vidiff.engine.runs import find_checkpoint, load_weights
 from vidiff.registry import CONVERTERS
 
 

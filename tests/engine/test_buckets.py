@@ -299,5 +299,7 @@ def test_a_shape_that_no_clip_has(yaml_file):
     sized = reshaped(plan(load(yaml_file, [*MIXED, "conditioner=size"])), (1, 6, 24, 8))
     assert [c["size"].tolist() for c in conditions_of(sized, range(2))] == [[24, 8]] * 2
     framed = reshaped(plan(load(yaml_file, [*MIXED, "conditioner={name: frames, frames: [0]}"])), (1, 6, 24, 8))
-    with pytest.raises(Refused, match="no clip of the data is 6x24x8, and latent of one is read. Draw 4x16x16, 2x8x24, 8x12x8"):
+    with pytest.raises(
+        Refused, match="no clip of the data is 6x24x8, and latent of one is read. Draw 4x16x16, 2x8x24, 8x12x8"
+    ):
         conditions_of(framed, range(2))

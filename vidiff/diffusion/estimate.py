@@ -121,7 +121,8 @@ def velocity(path: Path, estimate: Estimate, t: Tensor) -> Tensor:
 def through(path: Path, x_t: Tensor, t: Tensor, x_s: Tensor, s: Tensor) -> Estimate:
     """The x0 and noise of the curve alpha x0 + sigma noise through x_t at t and x_s at s, another time.
 
-    x0 = (sigma_s x_t - sigma_t x_s) / D, noise = (alpha_t x_s - alpha_s x_t) / D, D = alpha_t sigma_s - sigma_t alpha_s;
+    x0 = (sigma_s x_t - sigma_t x_s) / D, noise = (alpha_t x_s - alpha_s x_t) / D with
+    D = alpha_t sigma_s - sigma_t alpha_s;
     Salimans & Ho 2022 (2202.00512), app. G, call this x0 the target of two steps in one.
     """
     alpha_t, sigma_t, alpha_s, sigma_s = path.alpha(t), path.sigma(t), path.alpha(s), path.sigma(s)

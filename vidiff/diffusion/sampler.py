@@ -91,7 +91,8 @@ class Sampler:
         """x (B,...) at times[0] -> x (B,...) at times[-1], which is x0 at time 0.
 
         `times` (S+1,) descending, or (S+1,t), a column for each frame of x (B,c,t,h,w), where `framewise`;
-        stochastic samplers take fresh noise from `random.normal` (give them `PriorRandom`, so that it is of the kind the model was trained on).
+        stochastic samplers take fresh noise from `random.normal` (give them `PriorRandom`, so that it is of the kind
+        the model was trained on).
         """
         raise NotImplementedError
 

@@ -78,7 +78,6 @@ class ExpertBlock(nn.Module):
         both, *gates = self.norm2(video, text, c)
         return add(video, text, self.mlp(both), *gates)
 
-
     def modulated(self, video: Tensor, text: Tensor, c: Tensor, *_: Any) -> Tensor:
         """What the attention is given of the video (B,T,S,D)."""
         shift, scale, *_ = self.norm1.adaln(c, video.dtype)

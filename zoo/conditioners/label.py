@@ -19,7 +19,8 @@ class Label(nn.Module):
     """An embedding of num_classes + 1 rows; the last one is the null condition.
 
     `route`: a vector that steers with the time, or a token that backbones read as they read a text (in context or
-    by cross-attention; DiT, sec. 3.2). `drop` is the probability that a training sample loses its label; who draws is the caller.
+    by cross-attention; DiT, sec. 3.2). `drop` is the probability that a training sample loses its label; who draws is
+    the caller.
     """
 
     reads = frozenset({"label"})

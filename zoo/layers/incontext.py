@@ -32,7 +32,6 @@ class InContextBlock(AdaLNBlock):
         x = torch.addcmul(x, gate_a, self.attn(modulate(x, shift_a, scale_a, self.norm), rotation, mask))
         return torch.addcmul(x, gate_m, self.mlp(modulate(x, shift_m, scale_m, self.norm)))
 
-
     def modulated(self, x: Tensor, c: Tensor, rotation: Rotation | None, length: int, *_: Any) -> Tensor:
         """What the attention is given (B,N+L,D)."""
         shift, scale, *_ = (spread(m, x.shape[1] - length, length) for m in self.adaln(c, x.dtype))

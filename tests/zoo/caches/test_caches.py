@@ -236,7 +236,9 @@ def test_what_does_not_fit_is_refused_with_the_reason():
     for node in OFF[:2]:
         with pytest.raises(ValueError, match="UNet3D change sizes"):
             build("cache", node).check(make("unet3d"))
-    with pytest.raises(ValueError, match="no attention and MLP side by side. Use a transformer backbone, or cache=none"):
+    with pytest.raises(
+        ValueError, match="no attention and MLP side by side. Use a transformer backbone, or cache=none"
+    ):
         build("cache", "fora").check(make("unet3d"))
     with pytest.raises(ValueError, match="time does not modulate the blocks of UViT"):
         build("cache", "teacache").check(make("uvit"))

@@ -142,7 +142,9 @@ def test_the_text_says_what_is_drawn():
     """A single digit, compared with every training picture drawn at every whole position."""
     data = dataset(size=16, frames=2, digits=1, digit_size=16)
     pictures, classes = handwriting("train")
-    drawn = np.concatenate([render(p[None], np.zeros((1, 1, 2)), (16, 16), 16) for p in pictures]).reshape(len(classes), -1)
+    drawn = np.concatenate([render(p[None], np.zeros((1, 1, 2)), (16, 16), 16) for p in pictures]).reshape(
+        len(classes), -1
+    )
     for i in range(20):
         item = data[i]
         distance = np.abs(drawn.astype(int) - item["video"][0, 0].numpy().reshape(-1).astype(int)).sum(1)
