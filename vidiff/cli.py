@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import signal
 import sys
 import traceback
@@ -64,6 +65,10 @@ def add_run_flags(made: argparse.ArgumentParser, seed: str = "the same as seed=N
     made.add_argument("--seed", type=int, metavar="N", help=seed)
 
 
+OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError", "can't allocate memory")
+"""How torch and Python say so, on a GPU and on a CPU."""
+
+
 def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn how it ended into an exit code.
 
@@ -87,6 +92,13 @@ def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str]
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
+    except (MemoryError, RuntimeError) as error:
+        if not any(words in f"{type(error).__name__}: {error}" for words in OUT_OF_MEMORY):
+            raise
+        asked = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
+        much = f" (asked for {asked[1]})" if asked else ""
+        text = f"out of memory{much}: use smaller batches, shapes or numbers of steps"
+        return _report("stopped", Stopped(text), arguments, STOPPED)
     except OSError as error:
         if not error.filename:
             raise

@@ -366,3 +366,10 @@ def test_a_plugin_that_exits_is_refused(refused, here):
     (here / "exits.py").write_text("import sys\nsys.exit(0)\n")
     (here / "x.yaml").write_text("base: tiny.yaml\nimports: [exits.py]\n")
     assert "exits.py fails on import: SystemExit" in refused(train.main, "x.yaml")
+
+
+def test_out_of_memory_is_one_line(trained, tmp_path, capsys):
+    argv = [str(trained), "sampler.steps=1000000000000", "--num", "1", "--device", "cpu", "--quiet"]
+    assert sample.main([*argv, "--out", str(tmp_path / "out")]) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "vidiff: stopped: out of memory (asked for 80000" in err

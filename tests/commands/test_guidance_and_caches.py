@@ -36,6 +36,13 @@ NODES = ["none", "{name: cfg, scale: 1.0}", "{name: interval, sigma_min: 0.3}", 
          "{name: stg, blocks: [1]}"]  # fmt: skip
 
 
+def test_samples_that_are_no_numbers_are_not_written(run, tmp_path, capsys):
+    words = [str(run), "guidance.name=cfg", "guidance.scale=1e38", "sampler.steps=4", "--prompt", "1", "--num", "2"]
+    assert sample.main([*words, "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]) == 1
+    assert "2 of 2 samples hold NaN or infinity" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("sample*"))
+
+
 def test_every_guidance_from_the_command_line(run, tmp_path):
     words = ["--prompt", "1 and 7", "--quiet"]
     videos = {}

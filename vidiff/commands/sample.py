@@ -21,7 +21,7 @@ from vidiff.engine.parallel import pick_device
 from vidiff.engine.runs import find_checkpoint, load_weights, read_run
 from vidiff.engine.sample import Drawing, conditions_of, draw, held_out_clips
 from vidiff.engine.weights import GRAMMAR, Weights, parse_weights
-from vidiff.errors import Refused
+from vidiff.errors import Failed, Refused
 from vidiff.precision import widen_convolutions
 from vidiff.registry import did_you_mean
 from vidiff.types import BadSample, shapes_of
@@ -101,6 +101,11 @@ def run(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size, precision=precision, watch=lambda _: bar.update() and None, task=made.task,
             cache=made.cache,
         )  # fmt: skip
+    if drawing.broken:
+        raise Failed(
+            f"{len(drawing.broken)} of {arguments.num} samples hold NaN or infinity, so nothing was written: use a "
+            "lower guidance.scale, or another sampler, path or spacing, or weights of a run that did not diverge."
+        )
     files = write_all(out, drawing, formats, arguments, made)
     record = _record(arguments, made, checkpoint, drawing, seed, weights, files)
     (out / "samples.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -43,6 +43,8 @@ class Drawing:
     """What the task had to report."""
     cache: dict[str, Any]
     """What a cache saved and how wrong it was (`Tally.record`); empty without one."""
+    broken: list[int]
+    """Rows whose video holds a NaN or an infinity, which no file would show."""
 
 
 def draw(
@@ -73,6 +75,8 @@ def draw(
     was_training = diffuser.training
     diffuser.eval()
 
+    broken: list[int] = []
+
     def count() -> None:
         nonlocal evaluations
         watch(evaluations)
@@ -84,11 +88,13 @@ def draw(
         with autocast(device, precision):
             dice = Random(seed, "sample", rows=part)
             video = diffuser.sample(grid, sampler, guidance, dice, batch, count, task, notes, caching)
+        finite = video.isfinite().flatten(1).all(1).tolist()
+        broken += [row for row, whole in zip(part, finite, strict=True) if not whole]
         videos.append(to_uint8(video).cpu())
     diffuser.train(was_training)
     chunks = max(1, len(videos))
     seconds, kept = time.perf_counter() - began, tally.record() if tally.asked else {}
-    return Drawing(torch.cat(videos), list(conditions), seconds, evaluations // chunks, notes, kept)
+    return Drawing(torch.cat(videos), list(conditions), seconds, evaluations // chunks, notes, kept, broken)
 
 
 def conditions_of(
