@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from vidiff.diffusion.path import Path, expand
 from vidiff.diffusion.sampler import Sampler, Spacing, finite_slope, steps_of
 from vidiff.random import Random
 from vidiff.registry import SAMPLERS
-from vidiff.types import Count
+from vidiff.types import Count, Range
 
 
 @SAMPLERS.register("lms", tiny=dict(steps=3), parts={"spacing": "spacing", "path": "path"})
@@ -29,7 +31,7 @@ class Lms(Sampler):
         steps: Count = 25,
         spacing: Spacing | str = "uniform",
         path: Path | str | None = None,
-        order: Count = 4,
+        order: Annotated[int, Range(min=1, max=8)] = 4,
     ):
         super().__init__(steps, spacing, path)
         self.order = order
