@@ -139,8 +139,9 @@ def test_every_backbone_meets_every_other_part(tmp_path, backbone, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("positions", ours(POSITIONS))
 @pytest.mark.parametrize(("backbone", "which"), PAIRS, ids=lambda x: NAMES[x] if isinstance(x, int) else x)
-def test_the_whole_product(tmp_path, backbone, which):
+def test_the_whole_product(tmp_path, backbone, which, positions):
     logging.disable(logging.INFO)
-    for rest in REST:
-        works_or_is_refused(configured(tmp_path, backbone, CONDITIONS[which], *rest))
+    for tokenizer, attention in itertools.product(ours(TOKENIZERS), ours(ATTENTION)):
+        works_or_is_refused(configured(tmp_path, backbone, CONDITIONS[which], tokenizer, attention, positions))
