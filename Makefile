@@ -30,7 +30,7 @@ demo: setup     ## install, train on moving digits (two CPU cores: about 7 minut
 # One thread per test process: two processes of two threads each slow each other tenfold.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
-test: setup     ## the test suite (about 3 minutes on 2 cores)
+test: setup     ## the test suite (about 7 minutes on 2 cores)
 	@$(PYTEST)
 
 test-quick: setup ## the fastest tests only: configuration, registry, mathematics
