@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from vidiff.registry import BACKBONES
 from vidiff.types import Attention, Cond, CondSpec, Count, Depth, Fraction, Grid, Positive
-from zoo.layers.adaln import Over
-from zoo.layers.adaln_single import SharedModulation, SingleBlock, SingleHead
+from zoo.layers.adaln import Over, SharedModulation
+from zoo.layers.adaln_single import SingleBlock, SingleHead
 from zoo.layers.attention import head_dim
 from zoo.layers.embeddings import TimeEmbedding
 from zoo.layers.mlp import Activation
@@ -97,7 +97,7 @@ class DiTCross(TextTransformer):
             blocks, dim, time_scale, recompute, grid, out_channels, cond,
             time=TimeEmbedding(dim, time_scale, frequencies),
             head=SingleHead(dim, out_channels),
-            adaln=SharedModulation(dim),
+            adaln=SharedModulation(dim, 6),
             **({"text": CaptionProjection(cond.tokens, dim)} if cond.tokens else {}),
             **({"image": PictureProjection(cond.image, dim)} if image else {}),
         )  # fmt: skip

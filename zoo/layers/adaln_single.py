@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vidiff.types import Attention
 from zoo.layers.adaln import LAYOUTS, Over
@@ -21,24 +20,6 @@ from zoo.layers.attention import Rotation, SelfAttention
 from zoo.layers.mlp import MLP, Activation
 from zoo.layers.norms import EPS, NORMS, LayerNorm, Norm, QKNorm, plain_norm
 from zoo.layers.text import CrossAttention
-
-
-class SharedModulation(nn.Module):
-    """c -> six vectors for every block, once per call. Zero at the start."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.linear = nn.Linear(dim, 6 * dim)
-        self.reset_to_zero()
-
-    def forward(self, c: Tensor) -> Tensor:
-        """c (B,T or 1,1,D) -> (B,T or 1,1,6,D)."""
-        return rearrange(self.linear(F.silu(c)), "... (six d) -> ... six d", six=6)
-
-    def reset_to_zero(self) -> None:
-        """Shift, scale and gate become those of the blocks' tables."""
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
 
 
 class SingleBlock(nn.Module):
