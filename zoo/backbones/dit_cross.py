@@ -142,7 +142,7 @@ class DiTCross(TextTransformer):
     ) -> Tensor:
         """tokens (B,t,S,D) -> (B,t,S,D): the plan, block by block."""
         places = {o: Placing(self.positions[o], axes, grid, tokens.device, coords) for o, axes in self.axes.items()}
-        shared, ready = self.adaln(c), isinstance(text, tuple)
+        shared, ready = self.adaln(c).unflatten(-1, (6, -1)), isinstance(text, tuple)
         texts, images = (iter(seen) if ready else itertools.repeat(seen) for seen in (text, image))
         for i, (over, block) in enumerate(zip(self.plan, self.blocks, strict=True)):
             if i == self.plan.index(over):
