@@ -50,3 +50,10 @@ def posterior_std(path: Path, t: Tensor, s: Tensor) -> Tensor:
     """The standard deviation of x_s given x_t and x0, s <= t: sigma_s sqrt(1 - SNR_t / SNR_s), 0 for s = t."""
     ratio = torch.where(s < t, torch.exp(path.logsnr(t) - path.logsnr(s)), torch.ones_like(t))
     return path.sigma(s) * torch.sqrt(1 - ratio)
+
+
+def descent(path: Path, t: Tensor, s: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The fresh noise z of a step from t to s, the noise sqrt(sigma_s^2 - z^2) kept, and the time of that level."""
+    z = eta * posterior_std(path, t, s)
+    down = torch.sqrt(path.sigma(s) ** 2 - z**2)
+    return z, down, path.time(2 * torch.log(path.alpha(s) / down)) if eta else s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vidiff.diffusion.estimate import EstimateFn, place
@@ -11,7 +10,7 @@ from vidiff.diffusion.sampler import Sampler, Spacing, halfway, refuse_ascending
 from vidiff.random import Random
 from vidiff.registry import SAMPLERS
 from vidiff.types import Count, Fraction, Positive
-from zoo.samplers.ancestral import posterior_std
+from zoo.samplers.ancestral import descent
 
 
 @SAMPLERS.register("dpm2_ancestral", tiny=dict(steps=3), parts={"spacing": "spacing", "path": "path"})
@@ -42,9 +41,7 @@ class Dpm2Ancestral(Sampler):
             if clean[i]:
                 x = place(path, now, s)
                 continue
-            z = self.eta * posterior_std(path, t, s)
-            down = torch.sqrt(path.sigma(s) ** 2 - z**2)
-            below = path.time(2 * torch.log(path.alpha(s) / down)) if self.eta else s
+            z, down, below = descent(path, t, s, self.eta)
             middle = halfway(path, t, below)
             then = estimate(place(path, now, middle), middle)
             fresh = expand(self.s_noise * z, x) * random.normal(x.shape, x.dtype).to(x.device)
