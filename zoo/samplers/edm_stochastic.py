@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidiff.diffusion.estimate import EstimateFn, place, velocity
-from vidiff.diffusion.path import Path, expand
+from vidiff.diffusion.estimate import EstimateFn
+from vidiff.diffusion.path import Path
 from vidiff.diffusion.sampler import Churned, Spacing, refuse_ascending, steps_of
 from vidiff.random import Random
 from vidiff.registry import SAMPLERS
 from vidiff.types import Count, NonNegative, Positive
+from zoo.samplers.heun import trapezoid
 
 
 @SAMPLERS.register("edm_stochastic", tiny=dict(steps=3), parts={"spacing": "spacing", "path": "path"})
@@ -41,13 +42,7 @@ class EdmStochastic(Churned):
         straight = (path.sigma(times[1:]) == 0) | ~torch.isfinite(path.alpha_dot(times[:-1]))
         for i, t, s in steps_of(times, x):
             x, t = self.stir(x, t, path, random, len(times) - 1)
-            now = estimate(x, t)
-            if straight[i]:
-                x = place(path, now, s)
-                continue
-            slope, step = velocity(path, now, t), expand(s - t, x)
-            ahead = estimate(x + step * slope, s)
-            x = x + step * (slope + velocity(path, ahead, s)) / 2
+            x = trapezoid(estimate, x, t, s, path, bool(straight[i]))
         return x
 
     @property

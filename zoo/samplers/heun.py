@@ -27,15 +27,19 @@ class Heun(Sampler):
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         straight = (path.sigma(times[1:]) == 0) | ~torch.isfinite(path.alpha_dot(times[:-1]))
         for i, t, s in steps_of(times, x):
-            now = estimate(x, t)
-            if straight[i]:
-                x = place(path, now, s)
-                continue
-            slope, step = velocity(path, now, t), expand(s - t, x)
-            ahead = estimate(x + step * slope, s)
-            x = x + step * (slope + velocity(path, ahead, s)) / 2
+            x = trapezoid(estimate, x, t, s, path, bool(straight[i]))
         return x
 
     @property
     def evaluations(self) -> int:
         return 2 * self.steps - 1
+
+
+def trapezoid(estimate: EstimateFn, x: Tensor, t: Tensor, s: Tensor, path: Path, straight: bool) -> Tensor:
+    """x (B,...) at t (B,) to s (B,) by the mean of the slopes at both, or, where one is infinite, by `euler`."""
+    now = estimate(x, t)
+    if straight:
+        return place(path, now, s)
+    slope, step = velocity(path, now, t), expand(s - t, x)
+    ahead = estimate(x + step * slope, s)
+    return x + step * (slope + velocity(path, ahead, s)) / 2
