@@ -107,12 +107,9 @@ def test_conditions_are_joined_with_what_was_prepared_or_without():
 @pytest.mark.parametrize("name", [c.name for c in GUIDANCE if c.file.parent.parent.name == "zoo"])
 def test_every_guidance_draws_the_same_with_and_without(tmp_path, monkeypatch, name):
     component = GUIDANCE[name]
-    if "run" in component.settings:
-        pytest.skip("needs another run")
-    try:
-        planned, diffuser, batch = made(tmp_path, "dit_cross", {"name": name, **component.tiny})
-    except ValueError as error:
-        pytest.skip(str(error))
+    if name in ("autoguidance", "per_condition"):
+        pytest.skip("needs another run, or several conditions")
+    planned, diffuser, batch = made(tmp_path, "dit_cross", {"name": name, **component.tiny})
     once = drawn(planned, diffuser, batch)
     monkeypatch.setattr(type(diffuser), "prepared", lambda self, conds: list(conds))
     assert torch.allclose(once, drawn(planned, diffuser, batch), atol=1e-5)
