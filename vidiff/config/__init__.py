@@ -102,6 +102,14 @@ def load(path: str | Path, overrides: Iterable[str | Change] = ()) -> Config:
     )
 
 
+def completed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree that was complete once, with today's default of every setting it does not know yet.
+
+    What it says stays, also what nobody asks for any more.
+    """
+    return _filled(tree, Checker(Layers(dict(tree))).complete())
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """The dotted keys at which two plain trees differ -> (old value, new value)."""
     found: dict[str, tuple[Any, Any]] = {}
@@ -112,6 +120,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif a != b:
             found[dotted] = (a, b)
     return found
+
+
+def _filled(old: Any, new: Any) -> Any:
+    """`old`, and from `new` the keys of mappings that it lacks; components in lists are taken one by one."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {**new, **{k: _filled(v, new[k]) if k in new else v for k, v in old.items()}}
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [_filled(a, b) for a, b in zip(old, new)]
+    return old
 
 
 def _resolve(tree: dict[str, Any], path: Path) -> dict[str, Any]:

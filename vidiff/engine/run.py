@@ -19,18 +19,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
-from vidiff.config import Config, differences
-from vidiff.config.checking import plain
+from vidiff.config import Config, completed, differences
 from vidiff.config.importing import content_hash
 from vidiff.config.reading import read_yaml
-from vidiff.config.schema import SECTIONS
 from vidiff.engine.checkpoint import Checkpoints, write_atomic
 from vidiff.errors import Refused
 
@@ -157,11 +154,11 @@ class RunFolder:
     def changed(self, config: Config) -> dict[str, tuple[Any, Any]]:
         """The dotted keys at which the folder's configuration differs from this one -> (its value, the new one).
 
-        A setting of the engine that the folder does not know yet had its default there.
+        A setting that the folder does not know yet, of the engine or of a component, had its default there.
         """
         old, _ = read_yaml(self.path / "config.yaml")
-        old |= {key: plain(asdict(schema())) | old.get(key, {}) for key, schema in SECTIONS.items()}
-        changed = differences({k: v for k, v in old.items() if k != "imports"}, config.to_dict())
+        old.pop("imports", None)
+        changed = differences(completed(old), config.to_dict())
         return changed | self._changed_imports(config)
 
     def _compare(self, config: Config, allow_change: bool) -> list[str]:
