@@ -3,6 +3,9 @@
 A cell runs a perfect network of its objective: told what an objective tells, it answers what is exact for a mixture
 (or, where a model answers where trajectories lead, for a Gaussian, whose trajectories are known). Cells come from the
 registry: a component is among them by being registered. `python -m tests.matrix docs/matrix.md` writes the page.
+
+Cells that differ in their guidance only may run beside each other, as rows of one batch: the network is asked once for
+all, and the sampler steps once. Every cell starts from the same noise and has the same dice, alone or not.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import itertools
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path as File
 from types import SimpleNamespace
@@ -67,21 +70,46 @@ def cells() -> Iterator[Cell]:
 # ---- what is refused when a configuration is read ----
 
 
+class Recalled:
+    """A function of times that answers the same times from memory: a path is asked for the same ones again and again."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        self.function, self.known = function, {}
+
+    def __call__(self, t: Tensor) -> Tensor:
+        key = t.shape, t.dtype, t.numpy().tobytes()
+        if key not in self.known:
+            self.known[key] = self.function(t)
+        return self.known[key]
+
+
+@cache
+def line(name: str) -> Path:
+    """The path with its default settings, one for all cells."""
+    made = build("path", name)
+    for word in ("alpha", "sigma", "alpha_dot", "sigma_dot", "logsnr", "time"):
+        setattr(made, word, Recalled(getattr(made, word)))
+    return made
+
+
 @cache
 def objective(name: str, path: str) -> Objective | str:
     """The objective on this path, or why there is none."""
     try:
         component = OBJECTIVES[name]
-        return built(component, {**component.tiny, "path": path}, Teacher(path))
+        made = built(component, {**component.tiny, "path": path}, Teacher(path))
     except ValueError as error:
         return str(error)
+    assert type(made.path) is type(line(path))
+    made.path = line(path)
+    return made
 
 
 @cache
 def guidance(name: str, path: str = "linear"):
     """A tiny guidance; another run, where it asks for one, knows the law of "weak"."""
     component = GUIDANCE[name]
-    weak = SimpleNamespace(estimator=lambda cond, guidance=None: LAWS["weak"].estimate(build("path", path)))
+    weak = SimpleNamespace(estimator=lambda cond, guidance=None: LAWS["weak"].estimate(line(path)))
     return component.build(component.tiny, load=lambda run: weak)
 
 
@@ -163,7 +191,7 @@ def guided(name: str, path: str, beliefs: dict, jumps: bool) -> EstimateFn:
     """The guided estimate, its branches believing (x, t, s) as `beliefs` says."""
     known = {"cond": Branch(Cond()), "uncond": Branch(Cond())}
     parts: dict[tuple[int, ...], Branch] = {}
-    given = Given(*known.values(), build("path", path), lambda which: parts.setdefault(tuple(which), Branch(Cond())))
+    given = Given(*known.values(), line(path), lambda which: parts.setdefault(tuple(which), Branch(Cond())))
     aim: list[Tensor | None] = [None]
 
     def believe(x: Tensor, t: Tensor, branch: Branch) -> Estimate:
@@ -179,42 +207,87 @@ def guided(name: str, path: str, beliefs: dict, jumps: bool) -> EstimateFn:
     return Aiming(aimed) if jumps else run
 
 
+def beside(group: list[Cell], beliefs: dict, jumps: bool) -> EstimateFn:
+    """The guided estimates of cells on the same path, NUM rows each; a belief is asked once for all who want it."""
+    rows = [slice(NUM * i, NUM * (i + 1)) for i in range(len(group))]
+    asked: list = []
+    answers: dict[str, Estimate] = {}
+
+    def share(word: str, mine: slice, x: Tensor, t: Tensor, s: Tensor | None) -> Estimate:
+        if not torch.equal(x, asked[0][mine]) or not torch.equal(t, asked[1][mine]):  # guidance may ask elsewhere
+            return beliefs[word](x, t, s)
+        if word not in answers:
+            answers[word] = beliefs[word](*asked)
+        believed = answers[word]
+        part = Estimate(believed.x0[mine], believed.noise[mine])
+        return part.spread(None if believed.share is None else believed.share[mine])
+
+    runs = [
+        guided(cell.guidance, cell.path, {word: partial(share, word, mine) for word in beliefs}, jumps)
+        for cell, mine in zip(group, rows, strict=True)
+    ]
+
+    def estimate(x: Tensor, t: Tensor, s: Tensor | None = None) -> Estimate:
+        asked[:] = x, t, s
+        answers.clear()
+        found = [
+            run.estimate(x[mine], t[mine], None if s is None else s[mine]) if jumps else run(x[mine], t[mine])
+            for run, mine in zip(runs, rows, strict=True)
+        ]
+        shares = [e.share for e in found if e.share is not None]
+        together = Estimate(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        return together.spread(torch.cat(shares) if len(shares) == len(found) else None)
+
+    return Aiming(estimate) if jumps else estimate
+
+
 def noise(num: int = NUM) -> Tensor:
     """The same for every cell."""
     return torch.randn(num, DIM, generator=torch.Generator().manual_seed(8), dtype=F64)
 
 
-def drawn(cell: Cell, estimate: EstimateFn, made: Objective, watch=lambda t: None, num: int = NUM) -> Tensor:
-    """What the cell's sampler makes of the noise."""
-    steps, dice = sampler(cell.sampler), Random(4, "sample", rows=range(num))
+class Alike(Random):
+    """The same draws for every so many rows."""
+
+    def _draw(self, draw, shape, dtype):
+        once = len(self.rows)
+        return super()._draw(draw, (once, *shape[1:]), dtype).repeat(shape[0] // once, *[1] * (len(shape) - 1))
+
+
+@torch.inference_mode()
+def drawn(group: list[Cell], beliefs: dict, watch=lambda t: None) -> Tensor:
+    """What a sampler makes of the noise for cells of one objective, path and sampler: (cells, NUM, DIM)."""
+    made, steps = objective(*group[0][:2]), sampler(group[0].sampler)
+    estimate, dice = beside(group, beliefs, "jump" in made.tells), Alike(4, "sample", rows=range(NUM))
     times = steps.spacing(steps.steps, made.path, made.interval)
     if isinstance(estimate, Aiming):
         watched = Aiming(lambda x, t, s: watch(t) or estimate.estimate(x, t, s))
     else:
         watched = lambda x, t: watch(t) or estimate(x, t)  # noqa: E731
-    return steps(watched, start(made.path, noise(num), times[0]), times, made.path, dice)
+    x = start(made.path, noise().repeat(len(group), 1), times[0])
+    return steps(watched, x, times, made.path, dice).reshape(len(group), NUM, DIM)
 
 
-def run(cell: Cell, watch=lambda t: None) -> Tensor:
-    """The samples of a cell, through its network's own answers."""
-    made = objective(cell.objective, cell.path)
+def run(group: list[Cell], watch=lambda t: None) -> Tensor:
+    """The samples of cells that differ in guidance, through the network's own answers: (cells, NUM, DIM)."""
+    made = objective(*group[0][:2])
     laws = LAWS if made.tells == {"velocity"} else NORMAL
-    beliefs = {word: answered(made, exact(law, made.path, made)) for word, law in laws.items()}
-    return drawn(cell, guided(cell.guidance, cell.path, beliefs, "jump" in made.tells), made, watch)
+    return drawn(group, {word: answered(made, exact(law, made.path, made)) for word, law in laws.items()}, watch)
 
 
 _TRUTHS: dict[tuple, Tensor] = {}
 
 
-def truth(cell: Cell) -> Tensor:
+def truth(group: list[Cell]) -> Tensor:
     """The samples of exact beliefs themselves: one for all objectives on a path that tell the same."""
-    made = objective(cell.objective, cell.path)
-    key = (*cell[1:], made.interval, made.tells, getattr(made, "steps", None) if "step" in made.tells else None)
-    if key not in _TRUTHS:
+    made = objective(*group[0][:2])
+    told = made.interval, made.tells, getattr(made, "steps", None) if "step" in made.tells else None
+    new = [cell for cell in group if (*cell[1:], *told) not in _TRUTHS]
+    if new:
         laws = LAWS if made.tells == {"velocity"} else NORMAL
-        beliefs = {word: exact(law, made.path, made) for word, law in laws.items()}
-        _TRUTHS[key] = drawn(cell, guided(cell.guidance, cell.path, beliefs, "jump" in made.tells), made)
-    return _TRUTHS[key]
+        samples = drawn(new, {word: exact(law, made.path, made) for word, law in laws.items()})
+        _TRUTHS.update({(*cell[1:], *told): sample for cell, sample in zip(new, samples, strict=True)})
+    return torch.stack([_TRUTHS[(*cell[1:], *told)] for cell in group])
 
 
 def covering() -> list[Cell]:

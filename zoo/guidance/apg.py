@@ -15,23 +15,30 @@ from torch import Tensor
 
 from vidiff.diffusion.estimate import Estimate, EstimateFn
 from vidiff.diffusion.guidance import Evaluate, Given, Guidance, revised
+from vidiff.diffusion.path import expand
 from vidiff.registry import GUIDANCE
 from vidiff.types import NonNegative, Range
 
 
 class Momentum:
     """The running sum of one sampling run. It starts anew where t is as high as ever: at the start of a descent,
-    so windows of a roll-out, each drawn from noise, share nothing."""
+    so windows of a roll-out, each drawn from noise, share nothing.
+
+    A sample that is asked about the x_t and t of the call before, because others of its batch are still on their way
+    (`dopri5`), gets the same answer: its sum does not depend on its neighbours.
+    """
 
     def __init__(self, rate: float):
-        self.rate, self.sum, self.highest = rate, None, None
+        self.rate, self.sum, self.highest, self.before = rate, None, None, ()
 
-    def __call__(self, difference: Tensor, t: Tensor) -> Tensor:
-        """(B,...) -> this difference plus `rate` times the sum before."""
-        first = self.sum is None or self.sum.shape != difference.shape or bool((t >= self.highest).all())
-        if first:
-            self.highest = t
-        self.sum = difference if first else difference + self.rate * self.sum
+    def __call__(self, difference: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """(B,...) of x_t and t -> this difference plus `rate` times the sum before."""
+        if self.sum is None or self.sum.shape != difference.shape or bool((t >= self.highest).all()):
+            self.highest, self.sum = t, difference
+        else:
+            moved = sum((a != b).flatten(1).any(1) for a, b in zip((x, t[:, None]), self.before, strict=True)) > 0
+            self.sum = torch.where(expand(moved, x).bool(), difference + self.rate * self.sum, self.sum)
+        self.before = x, t[:, None]
         return self.sum
 
 
@@ -60,7 +67,7 @@ class Apg(Guidance):
             if self.scale == 1:
                 return evaluate(x, t, [given.cond])[0]
             cond, uncond = evaluate(x, t, [given.cond, given.uncond])
-            d = momentum(cond.x0 - uncond.x0, t)
+            d = momentum(cond.x0 - uncond.x0, x, t)
             if self.threshold:
                 d = d * (self.threshold / norm(d)).clamp(max=1.0)
             d = d + (self.eta - 1) * parallel(d, cond.x0)

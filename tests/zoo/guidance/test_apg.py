@@ -53,6 +53,23 @@ def test_momentum_adds_what_was_before(scene):
         assert torch.allclose(estimate(scene.x, torch.full((2,), t).double()).x0, cond + 2 * weight * d)
 
 
+def test_a_sample_that_is_asked_the_same_again_gets_the_same_answer(scene):
+    """As one is that has arrived while others of its batch, under dopri5, have not."""
+    estimate = node(momentum=-0.5)(scene.evaluate, scene.given)
+    cond, uncond = x0_of(scene)
+    d = cond - uncond
+    for t, weights in (
+        ((0.9, 0.9), (1.0, 1.0)),
+        ((0.6, 0.5), (0.5, 0.5)),
+        ((0.6, 0.4), (0.5, 0.75)),
+        ((0.3, 0.4), (0.75, 0.75)),
+    ):
+        found = estimate(scene.x, torch.tensor(t).double()).x0
+        assert all(torch.allclose(found[i], (cond + 2 * weights[i] * d)[i]) for i in (0, 1)), t
+    again = estimate(scene.x.clone(), torch.tensor(t).double()).x0
+    assert torch.equal(again, found)
+
+
 def test_a_new_descent_starts_anew_within_one_run_and_across_runs(scene):
     """Windows of a roll-out share an estimate; samplers that step back up a little go on."""
     guidance = node(momentum=-0.5)
