@@ -30,7 +30,30 @@ class Times:
 
     def draw(self, random: Random, path: Path, interval: Interval, frames: int) -> Tensor:
         """Times for a batch: (B,), or (B,frames) for a density per frame; float64 where the device has it."""
-        return self.quantile(open_uniform(random), path, interval)
+        each = (frames,) if self.framewise else ()
+        return self.quantile(self.spread(open_uniform(random, *each), random), path, interval)
+
+    def spread(self, u: Tensor, random: Random) -> Tensor:
+        """Independent u (B,) or (B,frames) -> those whose quantiles are drawn, uniform in (0,1) each, shaped like u."""
+        return u
+
+
+class Around(Times):
+    """A density made of another one, its part `times`: frames with times of their own and strata are that one's."""
+
+    def __init__(self, times: Times):
+        self.times = times
+
+    @property
+    def framewise(self) -> bool:
+        """Whether the other density draws a time for every frame."""
+        return self.times.framewise
+
+    def quantile(self, u: Tensor, path: Path, interval: Interval) -> Tensor:
+        return self.times.quantile(u, path, interval)
+
+    def spread(self, u: Tensor, random: Random) -> Tensor:
+        return self.times.spread(u, random)
 
 
 def within(interval: Interval, fraction: Tensor) -> Tensor:

@@ -32,5 +32,5 @@ class DiffusionForcing(Objective):
         noise: Noise | str = "gaussian",
         interval: Interval = (0.0, 1.0),
     ):
-        each = times if isinstance(times, PerFrame) else PerFrame(times)
+        each = times if times.framewise else PerFrame(times)
         super().__init__(path, prediction, weighting, each, noise, interval)

@@ -163,3 +163,42 @@ def test_training_draws_for_the_grid_of_each_batch():
     )
     near, far = (o.draw_times(Random(5, "t", rows=range(400)), torch.zeros(400, 1, *s)) for s in ((1, 1, 1), (2, 3, 4)))
     assert torch.allclose(far / (1 - far), 24 * near / (1 - near))
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"name": "shifted", "factor": 2.0, "times": "stratified"},
+        {"name": "shifted_by_grid", "reference": 5.0, "times": {"name": "shifted", "times": "stratified"}},
+        {"name": "per_frame", "times": "stratified"},
+        {"name": "stratified", "times": {"name": "shifted", "times": "per_frame"}},
+    ],
+)
+def test_strata_and_times_per_frame_last_through_densities_of_densities(node):
+    """On every rank a draw in its slice, in each frame by itself; the frames of a clip know nothing of each other."""
+    times, path, whole = build("times", node).on(Grid(3, 4, 2, 2)), build("path", "linear"), (0.0, 1.0)
+    frames = "per_frame" in str(node)
+    edges = times.quantile(torch.arange(1, 24, dtype=F64) / 24, path, whole)
+    orders = []
+    for step in range(4):
+        parts = [
+            times.draw(Random(1, "t", step, rows=range(first, first + 8), first=64, total=24), path, whole, 4)
+            for first in (64, 72, 80)
+        ]
+        t = torch.cat(parts)
+        assert times.framewise == frames and t.shape == ((24, 4) if frames else (24,))
+        for column in t.reshape(24, -1).T:
+            slices = torch.searchsorted(edges, column.contiguous())
+            assert slices.sort().values.tolist() == list(range(24))
+            orders.append(tuple(slices.tolist()))
+    assert len(set(orders)) == len(orders)
+
+
+def test_diffusion_forcing_keeps_strata_and_takes_any_density_per_frame():
+    for node in ("stratified", {"name": "stratified", "times": "per_frame"}):
+        t = build("objective", {"name": "diffusion_forcing", "times": node}).draw_times(
+            Random(5, "t", rows=range(30)), torch.zeros(30, 1, 4, 2, 2)
+        )
+        assert all((30 * column).long().unique().numel() == 30 for column in t.T)
+    with pytest.raises(ValueError, match="one length for all frames"):
+        build("objective", {"name": "shortcut", "times": {"name": "shifted", "times": "per_frame"}})

@@ -5,20 +5,21 @@ from __future__ import annotations
 from torch import Tensor
 
 from vidiff.diffusion.path import Path
-from vidiff.diffusion.times import Interval, Times, within
+from vidiff.diffusion.times import Around, Interval, Times, within
 from vidiff.registry import TIMES
 from vidiff.types import Grid, Positive
 
 
 @TIMES.register("shifted", parts={"times": "times"})
-class Shifted(Times):
+class Shifted(Around):
     """t' = s t / (1 + (s - 1) t) of another density; on the linear path that multiplies sigma/alpha by s = `factor`.
 
     In an interval other than [0, 1], of the fraction of the way through it.
     """
 
     def __init__(self, factor: Positive = 3.0, times: Times | str = "uniform"):
-        self.factor, self.times = factor, times
+        super().__init__(times)
+        self.factor = factor
 
     def on(self, grid: Grid) -> Times:
         return Shifted(self.factor, self.times.on(grid))

@@ -11,14 +11,14 @@ from typing import Literal
 from torch import Tensor
 
 from vidiff.diffusion.path import Path
-from vidiff.diffusion.times import Interval, Times
+from vidiff.diffusion.times import Around, Interval, Times
 from vidiff.registry import TIMES
 from vidiff.types import Grid, NonNegative, Positive
 from zoo.objectives.times.shifted import Shifted
 
 
 @TIMES.register("shifted_by_grid", parts={"times": "times"})
-class ShiftedByGrid(Times):
+class ShiftedByGrid(Around):
     """`shifted` by factor (m / reference)^power, m the latent's tokens (t h w), its frames or its resolution (h w).
 
     Every batch has the factor of its own grid; a grid of `reference` cells has `factor` alone.
@@ -32,7 +32,8 @@ class ShiftedByGrid(Times):
         factor: Positive = 1.0,
         times: Times | str = "uniform",
     ):
-        self.by, self.reference, self.power, self.factor, self.times = by, reference, power, factor, times
+        super().__init__(times)
+        self.by, self.reference, self.power, self.factor = by, reference, power, factor
 
     def on(self, grid: Grid) -> Times:
         cells = {"tokens": grid.t * grid.h * grid.w, "frames": grid.t, "resolution": grid.h * grid.w}[self.by]

@@ -5,31 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidiff.diffusion.path import Path
-from vidiff.diffusion.times import Interval, Times, open_uniform
+from vidiff.diffusion.times import Around, Times
 from vidiff.random import Random
 from vidiff.registry import TIMES
 from vidiff.types import Grid
 
 
 @TIMES.register("stratified", parts={"times": "times"})
-class Stratified(Times):
+class Stratified(Around):
     """One draw in each of B equal slices of another density, B the global batch: a loss of less variance, unbiased.
 
-    Which row gets which slice is a random permutation shared by all processes.
+    Which row gets which slice is a random permutation shared by all processes; frames with times of their own have
+    one each, so those of a clip stay independent.
     """
 
     def __init__(self, times: Times | str = "uniform"):
-        self.times = times
+        super().__init__(times)
 
     def on(self, grid: Grid) -> Times:
         return Stratified(self.times.on(grid))
 
-    def quantile(self, u: Tensor, path: Path, interval: Interval) -> Tensor:
-        return self.times.quantile(u, path, interval)
-
-    def draw(self, random: Random, path: Path, interval: Interval, frames: int) -> Tensor:
-        u = open_uniform(random)
-        order = torch.randperm(random.total, generator=random.shared("strata"), device=random.device)
-        rows = torch.tensor(random.rows, device=random.device) - random.first
-        return self.quantile((order[rows] + u) / random.total, path, interval)
+    def spread(self, u: Tensor, random: Random) -> Tensor:
+        dice, rows = random.shared("strata"), torch.tensor(random.rows, device=random.device) - random.first
+        columns = u.shape[1] if u.ndim == 2 else 1
+        orders = [torch.randperm(random.total, generator=dice, device=random.device)[rows] for _ in range(columns)]
+        return (torch.stack(orders, dim=-1).reshape(u.shape) + self.times.spread(u, random)) / random.total
