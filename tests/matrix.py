@@ -335,8 +335,8 @@ the configuration is read. Written by `python -m tests.matrix docs/matrix.md`; a
 
 A cell that runs is run: a perfect network of its objective is asked and solved as in any run, guided and sampled in float64,
 and ends on the samples of the exact beliefs themselves, to 1e-9 (`dopri5`, which chooses its steps by the beliefs, to 1e-5).
-The default suite runs {covering} cells in which every two components meet; `make test-all` runs every cell
-([test_matrix.py](../tests/test_matrix.py)). That the samples of exact beliefs are right is shown once for all objectives: the law
+The default suite runs {covering} cells in which every two components meet, each alone; `make test-all` runs every cell
+([test_matrix.py](../tests/test_matrix.py)), those that differ in their guidance only as rows of one batch. That the samples of exact beliefs are right is shown once for all objectives: the law
 of the data along every path (means, covariances, sliced Wasserstein distance, [checks/sampler.py](../vidiff/checks/sampler.py)),
 the guided laws, closed forms of K steps on Gaussian data, and orders of convergence
 ([test_orders.py](../tests/zoo/samplers/test_orders.py)).
