@@ -13,6 +13,17 @@ from vidiff.types import Cond, join
 
 READERS = sorted(c.name for c in BACKBONES if hasattr(c.target, "prepare"))
 STEPS, WORDS, WIDTH, DEPTH = 4, 7, 10, 3
+LOOKING = {
+    ("dit_cross", ()): DEPTH,
+    ("dit_joint", (("reading", "cross"),)): DEPTH,
+    ("dit_factorized", (("depth", 4),)): 2,
+    ("dit_factorized", (("plan", "axial"),)): 2,
+    ("dit_factorized", (("plan", "split_heads"),)): DEPTH,
+}
+"""How many blocks look at the text by cross-attention; elsewhere it is among the tokens of a stream."""
+CASES = (
+    list(LOOKING) + [(name, ()) for name in READERS if name not in {name for name, _ in LOOKING}] + [("dit_joint", ())]
+)
 
 
 def made(tmp_path, backbone, guidance="none", **settings):
@@ -47,18 +58,18 @@ def projections(backbone):
 
 
 @pytest.mark.parametrize("guidance", ["none", {"name": "cfg", "scale": 3.0}])
-@pytest.mark.parametrize("backbone", READERS)
-def test_once_per_run_and_the_same_bits(tmp_path, monkeypatch, backbone, guidance):
-    planned, diffuser, batch = made(tmp_path, backbone, guidance)
-    calls = []
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join([case[0], *(str(v) for _, v in case[1])]))
+def test_once_per_run_and_the_same_bits(tmp_path, monkeypatch, case, guidance):
+    planned, diffuser, batch = made(tmp_path, case[0], guidance, **dict(case[1]))
+    calls, linears = [], 1 + LOOKING.get(case, 0)
     for i, layer in enumerate(projections(diffuser.backbone)):
         layer.register_forward_hook(lambda *_, i=i: calls.append(i))
     once = drawn(planned, diffuser, batch)
-    assert sorted(calls) == list(range(1 + DEPTH if backbone == "dit_cross" else 1))
+    assert sorted(calls) == list(range(linears))
     calls.clear()
     monkeypatch.setattr(type(diffuser), "prepared", lambda self, conds: list(conds))
     every = drawn(planned, diffuser, batch)
-    assert len(calls) == STEPS * (1 + DEPTH if backbone == "dit_cross" else 1)
+    assert len(calls) == STEPS * linears
     assert torch.equal(once, every) and once.std() > 0.01
 
 

@@ -21,7 +21,8 @@ READERS = ("dit_cross", "mmdit", "uvit", "dit_expert")
 
 
 def planned(tmp_path, backbone, *overrides, reads_text=None):
-    reads_text = backbone["name"] in READERS if reads_text is None else reads_text
+    told = backbone["name"] in READERS or "reading" in backbone
+    reads_text = told if reads_text is None else reads_text
     conditioner = {"name": "text_embeddings", "dim": TEXT, "length": WORDS} if reads_text else "label"
     tree = {
         "data": {"name": "stand_in", "shape": list(CLIP), "num_classes": CLASSES, "texts": [WORDS, TEXT]},
@@ -136,6 +137,17 @@ FORMULAS = {
         dict(name="dit_cross", depth=2, layout="factorized", **BASE),
         singly() + cross(SPATIAL) + cross(TEMPORAL) - look(),
     ),
+    "joint, text by cross-attention": (
+        dict(name="dit_joint", depth=2, reading="cross", **BASE),
+        around() + linear(WORDS, TEXT, D) + 2 * (block(JOINT) + look()),
+    ),
+    "joint, text in context": (
+        dict(name="dit_joint", depth=2, reading="in_context", **BASE),
+        around()
+        + linear(WORDS, TEXT, D)
+        + 2 * (linear(1, D, 6 * D) + within(T * SPACE + WORDS))
+        + 2 * attention(1, T * SPACE + WORDS),
+    ),
     "two streams": (dict(name="mmdit", depth=3, **BASE), two_streams(3)),
     "all tokens": (dict(name="uvit", depth=5, **BASE), all_tokens(5)),
     "experts": (dict(name="dit_expert", depth=3, time_dim=E, **BASE), experts(3)),
@@ -148,6 +160,14 @@ def test_the_three_counts_agree(tmp_path, name):
     made = planned(tmp_path, backbone)
     assert cost(made).forward_macs == formula
     assert fvcore_macs(made) == formula
+
+
+@pytest.mark.parametrize(("plan", "depth", "looking"), [("interleaved", 4, 2), ("axial", 3, 2), ("sequential", 2, 2)])
+def test_a_text_costs_a_look_in_every_block_that_looks_within_frames(tmp_path, plan, depth, looking):
+    told, plain = (planned(tmp_path, factorized(depth, plan=plan), reads_text=reads) for reads in (True, False))
+    more = cost(told).forward_macs - cost(plain).forward_macs
+    assert more == linear(WORDS, TEXT, D) + looking * look()
+    assert fvcore_macs(told) == cost(told).forward_macs
 
 
 @pytest.mark.parametrize("name", [c.name for c in BACKBONES if not getattr(c.target, "exact", False)])

@@ -23,16 +23,13 @@ from zoo.layers.attention import head_dim
 from zoo.layers.embeddings import TimeEmbedding
 from zoo.layers.mlp import Activation
 from zoo.layers.norms import EPS, Norm, QKNorm
-from zoo.layers.text import CaptionProjection, PictureProjection, TextTransformer
+from zoo.layers.text import CaptionProjection, PictureProjection, Seen, TextTransformer
 from zoo.layers.transformer import Placing
 
 Layout = Literal["joint", "factorized", "space"]
 
 PLANS: dict[Layout, tuple[Over, ...]] = {"joint": ("joint",), "factorized": ("space", "time"), "space": ("space",)}
 """What the blocks attend over, in turn."""
-
-Seen = Tensor | tuple[Tensor, ...] | None
-"""What blocks look at: tokens (B,L,D) for all of them, or prepared keys and values (B,L,2D) for each that looks."""
 
 AXES: dict[Over, str] = {"joint": "thw", "space": "hw", "time": "t"}
 
@@ -103,19 +100,10 @@ class DiTCross(TextTransformer):
         )  # fmt: skip
         self.attention, self.head_dim, self.plan = attention, head_dim(dim, num_heads), overs
         self.sees = cond.image
-        still = layout == "joint" and self.grid.t == 1  # an image has no time axis
-        self.axes = {over: "hw" if still else AXES[over] for over in PLANS[layout]}
+        self.axes = {over: AXES[over] for over in PLANS[layout]}  # an image is a clip of one frame, as in LTX and Wan
         self.positions = nn.ModuleDict(
             {o: positions(dim=dim, head_dim=self.head_dim, grid=self.grid, axes=axes) for o, axes in self.axes.items()}
         )
-
-    def check(self, grid: Grid) -> None:
-        """Raises ValueError for other channels, or for frames where the network was built for images."""
-        super().check(grid)
-        if self.axes.get("joint") == "hw" and grid.t > 1:
-            raise ValueError(
-                f"the network was built for images (one latent frame) and tells no times apart; this is {grid}."
-            )
 
     def beside(self, cond: Cond) -> dict[str, Tensor | None]:
         """The text, its mask and the picture. Raises ValueError for a picture of another width, or none."""
@@ -132,7 +120,7 @@ class DiTCross(TextTransformer):
     def prepare(self, cond: Cond) -> Cond:
         """Keys and values to look at: of the text (B,L,2D) block by block, then of the picture (B,M,2D)."""
         told = self.beside(replace(cond, prepared=None))
-        looks = [block.cross for block in self.blocks if block.cross is not None]
+        looks = self.readers()
         text = [look.kv(told["text"]) for look in looks]
         image = [look.kv_image(told["image"]) for look in looks if told["image"] is not None]
         return replace(cond, prepared=(*text, *image)) if looks else cond
@@ -145,7 +133,7 @@ class DiTCross(TextTransformer):
         shared, ready = self.adaln(c).unflatten(-1, (6, -1)), isinstance(text, tuple)
         texts, images = (iter(seen) if ready else itertools.repeat(seen) for seen in (text, image))
         for i, (over, block) in enumerate(zip(self.plan, self.blocks, strict=True)):
-            if i == self.plan.index(over):
+            if i == self.plan.index(over) and not (over == "time" and grid.t == 1):  # a frame alone has no place in time
                 tokens = places[over].add(tokens)
             seen = (next(texts), mask, next(images, None), ready) if block.cross is not None else (None, None)
             tokens = self.run(block, tokens, shared, places[over].rotation, *seen)

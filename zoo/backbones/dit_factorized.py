@@ -13,12 +13,13 @@ and three that the field uses to save more (zoo/layers/patterns.py has their pap
     windowed         windows of space-time, and the same windows shifted by half, in turn
     strided          windows of space-time, and the places at equal distance, in turn
 
-With `causal`, frames see themselves and earlier ones only, in every plan.
+With `causal`, frames see themselves and earlier ones only, in every plan. A text is read by cross-attention in every
+block that looks within frames; purely temporal ones do not, as in Latte's model of text to video.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -26,12 +27,14 @@ from torch import Tensor, nn
 
 from vidiff.registry import BACKBONES
 from vidiff.types import Attention, CondSpec, Count, Depth, Fraction, Grid, Positive
-from zoo.layers.adaln import AdaLNBlock, AdaLNHead, SharedModulation, Steering, modulate
+from zoo.layers.adaln import AdaLNHead, SharedModulation, Steering, modulate
 from zoo.layers.attention import SelfAttention, head_dim, rotate
+from zoo.layers.cross import CrossBlock
 from zoo.layers.mlp import Activation
 from zoo.layers.norms import Norm, QKNorm
 from zoo.layers.patterns import COLUMN, ROW, SPACE, TIME, Meeting, Pattern, Reach
-from zoo.layers.transformer import Placing, VideoTransformer
+from zoo.layers.text import Seen, TextTransformer
+from zoo.layers.transformer import Placing
 
 PlanName = Literal["interleaved", "late_fusion", "sequential", "split_heads", "axial", "windowed", "strided"]
 
@@ -81,16 +84,16 @@ def patterns(window: tuple[int, int, int]) -> dict[str, Pattern]:
     }
 
 
-class LookingBlock(AdaLNBlock):
-    """Attention within the groups of one pattern, then an MLP."""
+class LookingBlock(CrossBlock):
+    """Attention within the groups of one pattern, to a text if it reads, then an MLP."""
 
     def attend(self, x: Tensor, meeting: Meeting) -> Tensor:
         """(B,t,S,D) -> (B,t,S,D)."""
         return meet(self.attn, x, meeting)
 
 
-class SequentialBlock(AdaLNBlock):
-    """Attention in space, attention in time, an MLP, each modulated and gated: 25 D^2 weights."""
+class SequentialBlock(CrossBlock):
+    """Attention in space, attention in time, an MLP, modulated and gated: 25 D^2 weights. A text before the MLP."""
 
     vectors = 9
 
@@ -98,15 +101,16 @@ class SequentialBlock(AdaLNBlock):
         super().__init__(dim, num_heads, attention, qk_norm=qk_norm, dropout=dropout, **others)
         self.time_attn = SelfAttention(dim, num_heads, attention, qk_norm, dropout)
 
-    def forward(self, x: Tensor, c: Tensor, space: Meeting, time: Meeting) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, space: Meeting, time: Meeting, *told: Any) -> Tensor:
         """x (B,t,S,D), c (B,t or 1,1,D) -> (B,t,S,D)."""
         shift_s, scale_s, gate_s, shift_t, scale_t, gate_t, shift_m, scale_m, gate_m = self.adaln(c, x.dtype)
         x = torch.addcmul(x, gate_s, meet(self.attn, modulate(x, shift_s, scale_s, self.norm), space))
         x = torch.addcmul(x, gate_t, meet(self.time_attn, modulate(x, shift_t, scale_t, self.norm), time))
+        x = self.look(x, *told)
         return torch.addcmul(x, gate_m, self.mlp(modulate(x, shift_m, scale_m, self.norm)))
 
 
-class SplitBlock(AdaLNBlock):
+class SplitBlock(CrossBlock):
     """Half the heads look over one pattern, half over another. One projection of both halves side by side is
     the sum of a projection of each."""
 
@@ -116,10 +120,11 @@ class SplitBlock(AdaLNBlock):
             raise ValueError(f"num_heads={num_heads} does not split into halves. Use num_heads={num_heads + 1}.")
         super().__init__(dim, num_heads, attention, **others)
 
-    def forward(self, x: Tensor, c: Tensor, space: Meeting, time: Meeting) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, space: Meeting, time: Meeting, *told: Any) -> Tensor:
         """x (B,t,S,D), c (B,t or 1,1,D) -> (B,t,S,D)."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaln(c, x.dtype)
         x = torch.addcmul(x, gate_a, self.split(modulate(x, shift_a, scale_a, self.norm), space, time))
+        x = self.look(x, *told)
         return torch.addcmul(x, gate_m, self.mlp(modulate(x, shift_m, scale_m, self.norm)))
 
     def split(self, x: Tensor, *meetings: Meeting) -> Tensor:
@@ -149,10 +154,10 @@ BLOCKS = {"in_turn": LookingBlock, "in_rows": LookingBlock, "in_series": Sequent
 
 
 @BACKBONES.register("dit_factorized", tiny=dict(dim=48, depth=4, num_heads=2))
-class DiTFactorized(VideoTransformer):
+class DiTFactorized(TextTransformer):
     """A diffusion transformer that attends in space and in time apart, by a named plan (Latte).
 
-    x (B,c,t,h,w), time (B,) or (B,t), cond.vector (B,dim) -> (B,out_channels,t,h,w).
+    x (B,c,t,h,w), time (B,) or (B,t), cond.vector (B,dim), cond.tokens (B,L,K) -> (B,out_channels,t,h,w).
     `depth` counts blocks, spatial and temporal ones together where they are apart, as the paper does.
     `window` (t,h,w) in latent cells, for the plans that have windows; `causal`: frames do not see later ones.
     `modulation`: adaLN-Zero (a Linear in every block) or adaLN-single (one for all, and a table in each).
@@ -191,10 +196,14 @@ class DiTFactorized(VideoTransformer):
             norm=norm,
             modulation=modulation,
         )
-        blocks = [block(dim, num_heads, attention, **settings) for _ in looks]
-        head = AdaLNHead(dim, out_channels, norm)
-        shared = SharedModulation(dim, block.vectors) if modulation == "single" else None
-        super().__init__(blocks, dim, time_scale, recompute, grid, out_channels, cond, head=head, shared=shared)
+        reads = [bool(cond.tokens) and look != ("time",) for look in looks]
+        blocks = [block(dim, num_heads, attention, reads=one, **settings) for one in reads]
+        super().__init__(
+            blocks, dim, time_scale, recompute, grid, out_channels, cond,
+            head=AdaLNHead(dim, out_channels, norm),
+            shared=SharedModulation(dim, block.vectors) if modulation == "single" else None,
+            **({"text": nn.Linear(cond.tokens, dim)} if cond.tokens else {}),
+        )  # fmt: skip
         self.attention, self.head_dim, self.looks, self.causal = attention, head_dim(dim, num_heads), looks, causal
         self.patterns = {look: patterns(tuple(window))[look] for look in PLANS[plan].looks}
         self.axes = {look: self._axes(pattern) for look, pattern in self.patterns.items()}
@@ -202,7 +211,7 @@ class DiTFactorized(VideoTransformer):
             {axes: positions(dim=dim, head_dim=self.head_dim, grid=self.grid, axes=axes) for axes in self.axes.values()}
         )
         meetings = (Meeting(p, self.grid, 1, torch.device("meta"), causal) for p in self.patterns.values())
-        self.masked = any(meeting.mask is not None for meeting in meetings)
+        self.masked = self.masked or any(meeting.mask is not None for meeting in meetings)
 
     def check(self, grid: Grid) -> None:
         """Raises ValueError for other channels, or for frames where the network was built for images."""
@@ -212,7 +221,16 @@ class DiTFactorized(VideoTransformer):
                 f"the network was built for images (one latent frame) and tells no times apart; this is {grid}."
             )
 
-    def walk(self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None = None, images: int = 0) -> Tensor:
+    def walk(
+        self,
+        tokens: Tensor,
+        c: Tensor,
+        grid: Grid,
+        coords: Tensor | None,
+        text: Seen,
+        mask: Tensor | None,
+        images: int = 0,
+    ) -> Tensor:
         """tokens (B,t,S,D) -> (B,t,S,D): the plan, block by block; positions are added before they are first needed.
 
         The last `images` frames are pictures of their own: temporal blocks and temporal positions pass them by.
@@ -225,12 +243,12 @@ class DiTFactorized(VideoTransformer):
         places = {axes: Placing(self.positions[axes], axes, clip, tokens.device, coords) for axes in self.positions}
         meetings = {look: self._meeting(look, places, grid, clip, tokens) for look in self.patterns}
         still = set(places)
-        for looks, block in zip(self.looks, self.blocks, strict=True):
+        for looks, block, told in zip(self.looks, self.blocks, self.told(text, mask), strict=True):
             frames = clip.t if self.axes[looks[0]] == "t" else grid.t
             seen, rest = tokens[:, :frames], tokens[:, frames:]
             for axes in [axes for axes in places if axes in still and axes in {self.axes[look] for look in looks}]:
                 seen, still = places[axes].add(seen), still - {axes}
-            seen = self.run(block, seen, c[:, :frames], *(meetings[look] for look in looks))
+            seen = self.run(block, seen, c[:, :frames], *(meetings[look] for look in looks), *told)
             tokens = torch.cat([seen, rest], dim=1) if images else seen
         return tokens
 

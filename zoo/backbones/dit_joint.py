@@ -1,13 +1,15 @@
 """DiT on video: every token attends to every token of the clip.
 
-Peebles & Xie 2022 (2212.09748), with AdaLN-Zero and in-context tokens (sec. 3.2, fig. 3); on images (t = 1) it is
-DiT and SiT (2401.08740), with tubelets, learned positions and no condition it is Nano-Sora.
+Peebles & Xie 2022 (2212.09748), with AdaLN-Zero, in-context tokens and cross-attention (sec. 3.2, fig. 3), and with
+adaLN-single of PixArt-alpha (2310.00426): every way in for a condition, in one network. On images (t = 1) it is DiT
+and SiT (2401.08740), with tubelets, learned positions and no condition it is Nano-Sora.
 """
 
 from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -17,10 +19,11 @@ from vidiff.registry import BACKBONES
 from vidiff.types import Attention, CondSpec, Count, Depth, Fraction, Grid, Positive
 from zoo.layers.adaln import AdaLNBlock, AdaLNHead, SharedModulation, Steering
 from zoo.layers.attention import head_dim
+from zoo.layers.cross import CrossBlock
 from zoo.layers.incontext import InContextBlock, keys_kept, unturned
 from zoo.layers.mlp import Activation
 from zoo.layers.norms import Norm, QKNorm
-from zoo.layers.text import TextTransformer
+from zoo.layers.text import Seen, TextTransformer
 from zoo.layers.transformer import Placing
 
 
@@ -29,7 +32,8 @@ class DiTJoint(TextTransformer):
     """A diffusion transformer with joint attention over space and time.
 
     x (B,c,t,h,w), time (B,) or (B,t) -> (B,out_channels,t,h,w). cond.vector (B,dim) steers the blocks with the time,
-    cond.tokens (B,L,K) join the sequence (in-context), cond.channels (B,k,t,h,w) enter beside the latent.
+    cond.channels (B,k,t,h,w) enter beside the latent. cond.tokens (B,L,K) come in as `reading` says: in context, among
+    the tokens of the video, or by cross-attention in every block.
     `modulation`: adaLN-Zero (a Linear in every block) or adaLN-single (one for all, and a table in each).
     """
 
@@ -42,6 +46,7 @@ class DiTJoint(TextTransformer):
         norm: Norm = "layer",
         qk_norm: QKNorm = "none",
         modulation: Steering = "zero",
+        reading: Literal["in_context", "cross"] = "in_context",
         activation: Activation = "gelu",
         dropout: Fraction = 0.0,
         time_scale: Positive = 1000.0,
@@ -54,12 +59,13 @@ class DiTJoint(TextTransformer):
         positions,
     ):
         """Raises ValueError when the heads do not divide the width, or positions do not fit it."""
-        kind = InContextBlock if cond.tokens else AdaLNBlock
         if cond.tokens and getattr(attention, "seen", None):
             raise ValueError("tokens of a condition are for all to see, this attention is local. Use attention=sdpa.")
+        kind = AdaLNBlock if not cond.tokens else CrossBlock if reading == "cross" else InContextBlock
         block = partial(
-            kind, dim, num_heads, attention, "joint", mlp_ratio, qk_norm, activation, dropout, norm, modulation
-        )
+            kind, dim, num_heads, attention, mlp_ratio=mlp_ratio, qk_norm=qk_norm, activation=activation,
+            dropout=dropout, norm=norm, modulation=modulation,
+        )  # fmt: skip
         super().__init__(
             [block() for _ in range(depth)], dim, time_scale, recompute, grid, out_channels, cond,
             head=AdaLNHead(dim, out_channels, norm),
@@ -79,14 +85,15 @@ class DiTJoint(TextTransformer):
             )
 
     def walk(
-        self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None, text: Tensor | None, mask: Tensor | None
+        self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None, text: Seen, mask: Tensor | None
     ) -> Tensor:
-        """tokens (B,t,S,D) -> (B,t,S,D): positions, then all blocks; with text (B,L,D) as one sequence."""
+        """tokens (B,t,S,D) -> (B,t,S,D): positions, then all blocks; with text (B,L,D) as one sequence or beside it."""
         place = Placing(self.positions, self.axes, grid, tokens.device, coords)
         tokens = place.add(tokens)
-        if text is None:
-            for block in self.blocks:
-                tokens = self.run(block, tokens, c, place.rotation)
+        if text is None or self.readers():
+            told = [()] * len(self.blocks) if text is None else self.told(text, mask)
+            for block, seen in zip(self.blocks, told, strict=True):
+                tokens = self.run(block, tokens, c, place.rotation, *seen)
             return tokens
         num, length = math.prod(grid[1:]), text.shape[1]
         rotation, keep = unturned(place.rotation, length), keys_kept(mask, num)

@@ -5,7 +5,10 @@ Axes: B batch, t frames, S tokens of a frame, L tokens of the text, D width.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -15,6 +18,9 @@ from vidiff.types import Attention, Cond, CondSpec, Grid
 from zoo.layers.attention import head_dim
 from zoo.layers.norms import EPS, LayerNorm, QKNorm, head_norm
 from zoo.layers.transformer import VideoTransformer
+
+Seen = Tensor | tuple[Tensor, ...] | None
+"""What blocks look at: tokens (B,L,D) for all of them, or prepared keys and values (B,L,2D) for each that looks."""
 
 
 class CaptionProjection(nn.Module):
@@ -97,7 +103,8 @@ class TextTransformer(VideoTransformer):
     """A VideoTransformer that reads text too: tokens (B,L,K) with a mask (B,L) True = keep.
 
     x (B,c,t,h,w), time (B,) or (B,t), cond.vector (B,D), cond.tokens (B,L,K) -> (B,out_channels,t,h,w).
-    `text`, a module among `others`, takes the encoder's tokens to the width.
+    `text`, a module among `others`, takes the encoder's tokens to the width. Blocks with a `cross` look at them by
+    cross-attention.
     """
 
     uses = VideoTransformer.uses | {"tokens"}
@@ -105,7 +112,7 @@ class TextTransformer(VideoTransformer):
     def __init__(self, blocks, dim, time_scale, recompute, grid: Grid, out_channels: int, cond: CondSpec, **others):
         """Raises ValueError when the condition's vector has another width."""
         super().__init__(blocks, dim, time_scale, recompute, grid, out_channels, cond, **others)
-        self.reads = cond.tokens
+        self.reads, self.masked = cond.tokens, bool(cond.tokens)
 
     def check(self, grid: Grid) -> None:
         """Raises ValueError for other channels, and for text beside an attention that looks at neighbours only."""
@@ -113,30 +120,46 @@ class TextTransformer(VideoTransformer):
         if self.reads and hasattr(getattr(self, "attention", None), "seen"):
             raise ValueError("tokens of a condition are for all to see, this attention is local. Use attention=sdpa.")
 
-    def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, cond: Cond, **walk: Any) -> Tensor:
         """x (B,c,t,h,w), time (B,) or (B,t) -> (B,out_channels,t,h,w). Raises ValueError for sizes that do not fit."""
-        return super().forward(x, time, cond, **self.beside(cond))
+        return super().forward(x, time, cond, **self.beside(cond), **walk)
 
     def beside(self, cond: Cond) -> dict[str, Tensor | None]:
         """What the blocks are given beside the video's tokens."""
         return {"text": self.read(cond), "mask": cond.mask}
 
     def prepare(self, cond: Cond) -> Cond:
-        """The condition with its tokens at the width, for all x_t and times. Raises ValueError as `read`."""
-        text = self.read(cond)
-        return cond if text is None else replace(cond, prepared=(text,))
+        """For all x_t and times: the tokens at the width, or keys and values (B,L,2D) for each block that looks at
+        them. Raises ValueError as `read`."""
+        text = self.read(replace(cond, prepared=None))
+        if text is None:
+            return cond
+        return replace(cond, prepared=tuple(look.kv(text) for look in self.readers()) or (text,))
 
-    def read(self, cond: Cond) -> Tensor | None:
+    def readers(self) -> list[CrossAttention]:
+        """The cross-attentions of the blocks, in their order."""
+        return [block.cross for block in self.blocks if getattr(block, "cross", None) is not None]
+
+    def told(self, text: Seen, mask: Tensor | None) -> Iterator[tuple[Any, ...]]:
+        """What each block is given in its turn: its text, the mask and whether that text is keys and values already;
+        nothing where it does not look."""
+        ready = isinstance(text, tuple)
+        texts = iter(text) if ready else itertools.repeat(text)
+        return ((next(texts), mask, ready) if block.cross is not None else () for block in self.blocks)
+
+    def read(self, cond: Cond) -> Seen:
         """The condition's tokens (B,L,K) -> (B,L,D), once per call or prepared. Raises ValueError for another width."""
         given = 0 if cond.tokens is None else cond.tokens.shape[-1]
         if given != self.reads:
             raise ValueError(f"the network was built for text tokens {self.reads} wide, and these are {given} wide.")
         if cond.tokens is None:
             return None
-        return cond.prepared[0] if cond.prepared else self.text(cond.tokens).to(self.embed.weight.dtype)
+        if cond.prepared:
+            return cond.prepared if self.readers() else cond.prepared[0]
+        return self.text(cond.tokens).to(self.embed.weight.dtype)
 
     def walk(
-        self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None, text: Tensor | None, mask: Tensor | None
+        self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None, text: Seen, mask: Tensor | None
     ) -> Tensor:
         """tokens (B,t,S,D) through the blocks, beside text (B,L,D) with mask (B,L) -> (B,t,S,D)."""
         raise NotImplementedError
