@@ -96,16 +96,32 @@ def check_cache(cache: Cache, diffuser: Diffuser, grid: Grid) -> None:
         rehearse(diffuser, grid)
 
 
-def check_sampler(sampler: Sampler | None, diffuser: Diffuser) -> None:
-    """Raises ValueError when the sampler takes an estimate for something that this objective does not tell."""
-    tells = diffuser.objective.tells
-    if sampler is not None and not sampler.asks & tells:
+def check_sampler(sampler: Sampler | None, diffuser: Diffuser, guidance: Guidance | None = None) -> None:
+    """Raises ValueError when the sampler takes an estimate for something that this objective does not tell, or cannot
+    take its steps along the path."""
+    if sampler is None:
+        return
+    objective, tells = diffuser.objective, diffuser.objective.tells
+    if not sampler.asks & tells:
         able = [f"sampler {c.name}" for c in SAMPLERS if getattr(c.target, "asks", frozenset()) & tells]
         use = " or ".join(able) if len(able) < 4 else "another sampler, such as euler, heun or dpmpp_2m"
         raise ValueError(
             f"it asks a model for {' or '.join(sorted(sampler.asks))}, and this objective's estimates tell "
             f"{' and '.join(sorted(tells))} only. Use {use}."
         )
+    if sampler.reads_variances and not objective.tells_variances:
+        raise ValueError(
+            "variance=learned needs a model that answers variances: objective iddpm, with variance learned_range. "
+            "Use variance: small."
+        )
+    if sampler.reads_variances and guidance is not None and guidance.silent:
+        raise ValueError(
+            "variance=learned needs an answer at every step, and this guidance asks the network nothing in the first "
+            "ones. Use its zero_init: 0, or variance: small."
+        )
+    own = sampler.path is None
+    path, interval = (objective.path, objective.interval) if own else (sampler.path, (0.0, 1.0))
+    sampler.check(path, sampler.spacing(sampler.steps, path, interval))
 
 
 def check_reads(config: Config, diffuser: Diffuser, dataset: Dataset) -> None:

@@ -69,7 +69,7 @@ def plan(config: Config, device: str = "cpu", read: Read | None = None, training
         builder.attempt("guidance", lambda: check_guidance(guidance, diffuser))
         if cache is not None and not builder.problems:
             builder.attempt("cache", lambda: check_cache(cache, diffuser, builder.grid))
-        builder.attempt("sampler", lambda: check_sampler(sampler, diffuser))
+        builder.attempt("sampler", lambda: check_sampler(sampler, diffuser, guidance))
         builder.attempt("conditioner", lambda: check_reads(config, diffuser, builder.dataset))
         task = builder.attempt("task", lambda: build_task(config, diffuser, tuple(builder.dataset.shape)))
         if None not in (task, sampler):

@@ -50,6 +50,8 @@ class Guidance:
     """
 
     needs_uncond = True
+    silent = False
+    """Whether there are times at which it asks the network nothing."""
 
     def __call__(self, evaluate: Evaluate, given: Given) -> EstimateFn:
         """The guided estimate as a function of (x_t, t)."""
@@ -69,6 +71,11 @@ class Around(Guidance):
     def needs_uncond(self) -> bool:
         """Whether the inner guidance compares with and without a condition."""
         return self.guidance.needs_uncond
+
+    @property
+    def silent(self) -> bool:
+        """Whether the inner guidance asks nothing at times."""
+        return self.guidance.silent
 
     def check(self, model: Any) -> None:
         """Raises ValueError when the inner guidance does."""

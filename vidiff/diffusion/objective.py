@@ -40,6 +40,8 @@ class Objective(nn.Module):
     """What samplers may take its estimate for: "velocity", the belief at t, from which dx/dt follows; "end", where the
     trajectory through x_t ends; "step", what brings `euler` to the end of a long step; "jump", told a time s, the
     point of the trajectory at s."""
+    tells_variances = False
+    """Whether its estimates have the `share` of learned variances."""
 
     def __init__(
         self,

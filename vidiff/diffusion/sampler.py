@@ -79,6 +79,8 @@ class Sampler:
     """What it takes an estimate for; a model must tell one of these (see `Objective.tells`)."""
     reverses = True
     """Whether ascending times run it backwards, from data to noise (DDIM inversion). One that adds noise cannot."""
+    reads_variances = False
+    """Whether it reads the variances that a model learned (`Estimate.share`)."""
 
     def __init__(self, steps: int, spacing: Spacing, path: Path | None = None):
         """Raises ValueError when the spacing is a list of another number of steps."""
@@ -95,6 +97,9 @@ class Sampler:
         the model was trained on).
         """
         raise NotImplementedError
+
+    def check(self, path: Path, times: Tensor) -> None:
+        """Raises ValueError for a path that it cannot follow at these times (S+1,)."""
 
     @property
     def evaluations(self) -> int | None:

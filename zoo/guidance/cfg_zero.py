@@ -26,7 +26,7 @@ class CfgZero(Guidance):
 
     def __init__(self, scale: NonNegative = 4.0, zero_init: Fraction = 0.04, space: Prediction | str = "velocity"):
         self.scale, self.zero_init, self.space = scale, zero_init, space
-        self.needs_uncond = scale != 1
+        self.needs_uncond, self.silent = scale != 1, zero_init > 0
 
     def __call__(self, evaluate: Evaluate, given: Given) -> EstimateFn:
         def guided(x: Tensor, t: Tensor) -> Estimate:

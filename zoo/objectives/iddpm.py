@@ -16,6 +16,7 @@ from vidiff.diffusion.objective import PARTS, Net, Objective, full_precision, pe
 from vidiff.diffusion.path import Path
 from vidiff.diffusion.times import Interval, Times
 from vidiff.diffusion.weighting import Weighting
+from vidiff.random import Random
 from vidiff.registry import OBJECTIVES
 from vidiff.types import Cond, Count, NonNegative
 
@@ -44,6 +45,11 @@ class Iddpm(Objective):
     ):
         super().__init__(path, prediction, weighting, times, noise, interval)
         self.chain, self.bound, self.variance = Chain(path, num_steps), bound, variance
+        self.tells_variances = variance == "learned_range"
+
+    def draw_times(self, random: Random, x0: Tensor) -> Tensor:
+        """Times (B,) or (B,t) that a step of the chain begins at: its bound is made of no others."""
+        return self.chain.snapped(super().draw_times(random, x0), self.interval[1])
 
     def estimate(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
         """As every objective's, and with variance learned_range the `share` that sampler `ddpm` reads."""
@@ -55,7 +61,7 @@ class Iddpm(Objective):
 
         believed = super().estimate(remembering, x_t, t, cond)
         share = (answers[0].to(believed.x0.dtype).chunk(2, dim=1)[1] + 1) / 2
-        return believed.spread(share) if self.variance == "learned_range" else believed
+        return believed.spread(share) if self.tells_variances else believed
 
     def output(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The half of the answer that estimates (B,c,t,h,w)."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from vidiff.diffusion.estimate import Estimate, EstimateFn
+from vidiff.diffusion.estimate import Aiming, Estimate, EstimateFn, toward
 from vidiff.diffusion.path import Path, expand
 from vidiff.diffusion.sampler import Sampler, Spacing
 from vidiff.random import Random
@@ -34,18 +35,22 @@ class Clipped(Sampler):
         super().__init__(steps, spacing, path)
         self.sampler, self.limit, self.keep_noise = sampler, limit, keep_noise
         sampler.steps = steps
-        self.lands, self.reverses = sampler.lands, sampler.reverses
+        self.lands, self.spreads, self.framewise = sampler.lands, sampler.spreads, sampler.framewise
+        self.asks, self.reverses, self.reads_variances = sampler.asks, sampler.reverses, sampler.reads_variances
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
-        def clip(x: Tensor, t: Tensor) -> Estimate:
-            now = estimate(x, t)
-            x0 = now.x0.clamp(-self.limit, self.limit)
-            sigma = path.sigma(t)
-            noise = (x - expand(path.alpha(t), x) * x0) / expand(sigma, x)
-            kept = now.noise if self.keep_noise or not sigma.all() else noise
-            return now.believing(x0, kept)
+        def clip(x: Tensor, t: Tensor, s: Tensor | None = None) -> Estimate:
+            now = estimate(x, t) if s is None else toward(estimate, s)(x, t)
+            x0, sigma = now.x0.clamp(-self.limit, self.limit), expand(path.sigma(t), x)
+            noise = (x - expand(path.alpha(t), x) * x0) / sigma
+            return now.believing(x0, now.noise if self.keep_noise else torch.where(sigma > 0, noise, now.noise))
 
-        return self.sampler(clip, x, times, path, random)
+        aimed = Aiming(clip) if isinstance(estimate, Aiming) else clip
+        return self.sampler(aimed, x, times, path, random)
+
+    def check(self, path: Path, times: Tensor) -> None:
+        """Raises ValueError where the sampler within does."""
+        self.sampler.check(path, times)
 
     @property
     def evaluations(self) -> int | None:

@@ -35,7 +35,7 @@ class Ddpm(Sampler):
         variance: Literal["small", "large", "learned"] = "small",
     ):
         super().__init__(steps, spacing, path)
-        self.variance = variance
+        self.variance, self.reads_variances = variance, variance == "learned"
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         refuse_ascending(times)

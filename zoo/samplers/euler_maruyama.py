@@ -56,6 +56,10 @@ class EulerMaruyama(Sampler):
                 x = x + expand(torch.sqrt(2 * w * (t - s)), x) * random.normal(x.shape, x.dtype).to(x.device)
         return x
 
+    def check(self, path: Path, times: Tensor) -> None:
+        """Raises ValueError for sbdm where alpha = 0."""
+        self.coefficient(path, times[:-1][torch.isfinite(path.alpha_dot(times[:-1]))])
+
     def coefficient(self, path: Path, t: Tensor) -> Tensor:
         """w(t), shaped like t. Raises ValueError for sbdm where alpha = 0, which makes it infinite."""
         if self.diffusion == "decreasing":
