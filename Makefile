@@ -57,7 +57,7 @@ train-small: setup ## the same with batch 16, in a run folder of its own
 	@$(BIN)/python tools/train.py $(PROJECT) train.batch_size=16 --out $(RUN)_small
 
 train-debug: setup ## twenty steps with batch 8
-	@$(BIN)/python tools/train.py $(PROJECT) train.batch_size=8 train.steps=20 --out $(RUN)_debug
+	@$(BIN)/python tools/train.py $(PROJECT) train.batch_size=8 train.steps=20 schedule.warmup_steps=0 --out $(RUN)_debug
 
 inference: setup ## sample the trained run (RUN=runs/..., CKPT=path for another checkpoint)
 	@$(BIN)/python tools/sample.py $(or $(CKPT),$(RUN))

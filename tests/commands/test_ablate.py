@@ -98,12 +98,18 @@ def test_the_report_has_what_there_is_and_what_failed(ran):
 
 def test_one_tensorboard_overlays_the_cells(ran):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
 
     tags = {}
     for folder in sorted((ran[0] / "runs/ablations/g").glob("lr*/tb")):
         events = EventAccumulator(str(folder))
         events.Reload()
         tags[folder.parent.name] = set(events.Tags()["scalars"])
+        if "lr0.001" in folder.parent.name:
+            [row] = [s for s in events.summary_metadata if s == "_hparams_/session_start_info"]
+            told = plugin_data_pb2.HParamsPluginData.FromString(events.summary_metadata[row].plugin_data.content)
+            assert told.session_start_info.hparams["optimizer.lr"].number_value == 1e-3
+            assert told.session_start_info.hparams["backbone.name"].string_value == "dit_joint"
     first, second = tags.values()
     assert {"train/loss", "val/x0_error"} <= first
     assert second & first >= {"train/loss", "train/lr"}  # the failed one has the steps before
@@ -122,6 +128,13 @@ def test_only_the_good_cells_are_well(call):
 def test_failed_runs_are_tried_again_when_asked(call, ran):
     code, out, _ = call("g.yaml", "--retry-failed", "--limit", "1")
     assert code == 1 and "1 to do" in out and "start   lr1e+30" in out
+
+
+def test_a_shortened_grid_has_a_folder_of_its_own(call):
+    code, out, _ = call("g.yaml", "train.steps=2", "seeds=[3]", "--list")
+    lines = out.strip().splitlines()
+    assert code == 0 and "waiting" in lines[0] and "0/2" in lines[0] and "seed 3" in lines[0]
+    assert "runs/ablations/g+train.steps2/lr0.001-s3-" in lines[0]
 
 
 def test_the_list_of_cells(call):

@@ -4,6 +4,7 @@ import pytest
 
 import zoo  # noqa: F401
 from vidiff.config import ConfigError
+from vidiff.engine.ablate.folders import folder_name
 from vidiff.engine.ablate.grid import text
 from vidiff.engine.ablate.reading import read_grid
 from vidiff.errors import Refused
@@ -11,12 +12,12 @@ from vidiff.errors import Refused
 
 @pytest.fixture
 def grid(tmp_path, yaml_file):
-    """grid(text): the text as a grid file on the tiny configuration, read."""
+    """grid(text, *typed): the text as a grid file on the tiny configuration, read with what is typed beside it."""
 
-    def read(lines):
+    def read(lines, *typed):
         file = tmp_path / "grid.yaml"
         file.write_text(f"base: {yaml_file.name}\n{lines}")
-        return read_grid(file)
+        return read_grid(file, typed)
 
     return read
 
@@ -100,6 +101,11 @@ def test_what_a_value_is_called(key, value, words):
          "grid.yaml:3: report.baseline: no axis sets 'train.clip'."),
         ("report: {better: smaller}", "grid.yaml:2: report.better is 'smaller': write lower or higher."),
         ("report: {metrik: val/loss}", "grid.yaml:2: there is no key 'metrik' in report. Did you mean 'metric'?"),
+        ("set: {seed: 3}", "grid.yaml:2: seeds are those of the grid: write seeds: [0, 1]"),
+        ("grid: {seed: [0, 1]}", "grid.yaml:2: seeds are those of the grid: write seeds: [0, 1]"),
+        ("set: {name: x}", "grid.yaml:2: a run is called by what it is: leave its name out."),
+        ("set: {train.steps: 5}\ngrid: {train.steps: [5, 6]}", "grid.yaml:2: train.steps is an axis of the grid"),
+        ("grid: {train.steps: [5, 6]}\nzip: {train.steps: [7]}", "grid.yaml:3: train.steps is an axis already."),
         ("name: a/b", "grid.yaml:2: name is 'a/b': it names a folder"),
     ],
     ids=lambda v: v.partition(":")[0] if "grid.yaml" not in v else "",
@@ -109,6 +115,31 @@ def test_refused_with_the_line_and_the_nearest_name(grid, lines, told):
         grid(lines)
     assert len(refused.value.problems) == 1
     assert told in refused.value.problems[0]
+
+
+def test_what_is_typed_changes_all_cells_or_the_grid_itself(grid):
+    made = grid(FULL, "train.steps=2", "ema.decay=0.5", "seeds=[7]", "report.samples=1", "grid.optimizer.lr=[0.01, 0.2]")
+    assert [(c.key, c.value) for c in made.set] == [("train.steps", 5), ("train.steps", 2), ("ema.decay", 0.5)]
+    assert made.seeds == (7,) and (made.samples, made.metric) == (1, "val/loss")
+    assert [p.label for p in made.axes[1].points] == ["lr=0.01", "lr=0.2"]
+    assert folder_name(made) == "grid+train.steps2+ema.decay0.5+grid.optimizer.lr-0.01-0.2"
+    assert folder_name(grid(FULL, "seeds=[7]", "report.samples=1", "jobs.per_device=2")) == "grid"
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("train.steps", "'train.steps' is not an override: write key=value"),
+        ("jobs.per_devise=2", "'jobs.per_devise=2': there is no key 'per_devise' in jobs. Did you mean 'per_device'?"),
+        ("seeds=3", "'seeds=3': seeds is 3: write a list of different integers"),
+        ("backbone.name=unet3d", "'backbone.name=unet3d': backbone.name is an axis of the grid"),
+        ("seed=3", "'seed=3': seeds are those of the grid: write seeds: [0, 1], or seeds=[0] on the command line."),
+    ],
+)
+def test_what_is_typed_is_refused_in_the_same_words(grid, typed, told):
+    with pytest.raises(Refused) as refused:
+        grid(FULL.replace("exclude", "exclude: []\n# "), typed)
+    assert len(str(refused.value).splitlines()) == 1 and told in str(refused.value)
 
 
 def test_all_problems_together_and_none_is_fine_for_what_comes_later(grid):

@@ -130,7 +130,7 @@ def test_distances_of_samples_are_paired_by_seed(made):
     assert base.mean == 0.0 and other.mean == pytest.approx(0.3)
     shown = table(folder.grid, [base, other])
     assert shown.head[2:] == [f"{DIFFERENCE} ± sd", "per sample ± se", "evaluations"]
-    assert [row[1:] for row in shown.rows] == [["2/2", "baseline", "", "7"], ["2/2", "0.3", "0.30 ± 0.10", "7"]]
+    assert [row[1:] for row in shown.rows] == [["2/2", "baseline", "", "7"], ["2/2", "0.3000", "0.30 ± 0.10", "7"]]
     assert results[2].clips[DIFFERENCE] == pytest.approx([0.2, 0.4])
 
 
@@ -163,8 +163,9 @@ def test_the_table_and_the_csv(made):
         (12345.6, 340.0, False, "12346 ± 340"),
         (0.123456, None, True, "+0.1235"),
         (None, None, False, ""),
-        (0.5, 0.0, False, "0.5"),
-        (0.5, 1e-17, False, "0.5"),
+        (0.5, 0.0, False, "0.5000"),
+        (0.5, 1e-17, False, "0.5000"),
+        (-1234.4, None, True, "-1234"),
     ],
 )
 def test_a_number_is_shown_as_far_as_its_spread_allows(value, spread, sign, shown):

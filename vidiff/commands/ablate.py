@@ -13,7 +13,7 @@ import torch
 from vidiff.building import Plan
 from vidiff.cli import execute, parser
 from vidiff.engine.ablate.cells import Cell, cells_of, check, select
-from vidiff.engine.ablate.folders import FAILED, FINISHED, Folder, Work, by_run
+from vidiff.engine.ablate.folders import FAILED, FINISHED, Folder, Work, by_run, folder_name
 from vidiff.engine.ablate.grid import Arm, GridFile
 from vidiff.engine.ablate.queue import Job, Outcome, Queue, Seat, describe, seats_of
 from vidiff.engine.ablate.reading import read_grid
@@ -34,9 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         [
             "projects/ablations/quick.yaml --list",
             "projects/ablations/backbones.yaml --jobs 2 --only backbone.name=dit_joint",
+            "projects/ablations/objectives.yaml train.steps=300 seeds=[0] --jobs 2",
         ],
     )
     made.add_argument("grid", metavar="GRID", help="a YAML file with base, grid, seeds … (docs/ablations.md)")
+    made.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="changes to every cell, or to the grid file: seeds=[0]"
+    )
     made.add_argument("--out", metavar="DIR", help="the folder of the ablation (runs/ablations/NAME)")
     made.add_argument("--device", default="auto", metavar="NAME", help="for jobs.devices: auto (auto, cpu, cuda:1 …)")
     made.add_argument("--jobs", type=int, metavar="N", help="how many runs at a time (per_device on every device)")
@@ -54,12 +58,12 @@ def run(arguments: argparse.Namespace) -> None:
     _check_numbers(arguments)
     if importlib.util.find_spec("matplotlib") is None:
         raise Refused("the report's plots need matplotlib, which is not installed: pip install -e '.[plots]'")
-    grid = read_grid(arguments.grid)
+    grid = read_grid(arguments.grid, arguments.overrides)
     everything = cells_of(grid)
     cells = select(everything, arguments.only)
     devices = _devices(grid, arguments.device)
     plans, costs = check(grid, everything, World(torch.device(devices[0])))
-    folder = Folder(Path(arguments.out or f"runs/ablations/{grid.name}"), grid, _pictures(plans))
+    folder = Folder(Path(arguments.out or f"runs/ablations/{folder_name(grid)}"), grid, _pictures(plans))
     if arguments.list:
         list_cells(folder, cells, costs)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -101,10 +101,30 @@ class Board:
             image = Summary.Image(height=h, width=w, colorspace=c, encoded_image_string=gif_bytes(video, fps))
             self.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
+    def hparams(self, settings: Mapping[str, Any], metrics: Iterable[str]) -> None:
+        """A row of the HParams tab: the settings, beside the last values of these tags.
+
+        In the run itself: `SummaryWriter.add_hparams` makes another run of it, which overlays nothing.
+        """
+        if self.writer:
+            from torch.utils.tensorboard.summary import hparams
+
+            for summary in hparams(dict(flat(settings)), dict.fromkeys(metrics, 0.0)):
+                self.writer._get_file_writer().add_summary(summary)
+
     def close(self) -> None:
         """Write what is pending."""
         if self.writer:
             self.writer.close()
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The numbers and words of nested settings by dotted key; lists as text."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value) if isinstance(value, (list, tuple)) else value
 
 
 class Window:

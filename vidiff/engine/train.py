@@ -23,7 +23,7 @@ from vidiff.engine.buckets import Buckets, Passes, sort_clips, table
 from vidiff.engine.checkpoint import Snapshot, fill, fill_optimizer, load, optimizer_tensors
 from vidiff.engine.data import BadClips, check_length, loader, to_device
 from vidiff.engine.ema import Averages, curves
-from vidiff.engine.log import Board, Console, Journal, Window, duration
+from vidiff.engine.log import Board, Console, Journal, Window, duration, read_journal
 from vidiff.engine.optim import LearningRate, make_optimizer, parameters
 from vidiff.engine.parallel import World, autocast, peak_memory_gib
 from vidiff.engine.posthoc import snapshots
@@ -153,6 +153,7 @@ class Trainer:
                     if self.step % save == 0 or self.step == steps:
                         self.save()
                     self.check_interrupt()
+            self.board.hparams(self.config.to_dict(), self._tags())
         except (Interrupted, Stopped):
             self.save()
             raise
@@ -308,6 +309,10 @@ class Trainer:
         changed = self.run.record_shapes(self.buckets.record())
         if changed and self.step:
             self.console.say("not the same data any more: other clips, or clips of other shapes (buckets.json)")
+
+    def _tags(self) -> list[str]:
+        """Every tag of the run so far, the steps before it was resumed as well."""
+        return sorted({tag for event in read_journal(self.journal.file) for tag in event} - {"step"})
 
     def _log(self) -> None:
         for case in self.run.record_attention(gate.report()):

@@ -24,12 +24,15 @@ from typing import Any, TextIO
 import yaml
 
 from vidiff.config.checking import plain
-from vidiff.engine.ablate.cells import SAMPLING, Cell
+from vidiff.engine.ablate.cells import SAMPLING, Cell, slug
 from vidiff.engine.ablate.grid import Arm, GridFile
 from vidiff.engine.ablate.queue import Job, Outcome
 from vidiff.engine.checkpoint import write_atomic
 from vidiff.engine.run import FREE, RunFolder, command_line, in_use, take_lock, within
 from vidiff.errors import DONE, INTERRUPTED, Refused
+
+SAME_CELLS = ("name", "description", "seeds", "exclude", "jobs", "report")
+"""Keys of a grid that add or leave out cells, and change none."""
 
 FINISHED, FAILED, RUNNING, UNFINISHED, WAITING = "finished", "failed", "running", "unfinished", "waiting"
 
@@ -208,6 +211,12 @@ class Folder:
         kinds = ["--format", "gif,npy", "--grid"] if self.pictures else ["--format", "npy"]
         out = ["--out", str(self.draw(cell)), "--device", device, "--overwrite", "--quiet"]
         return [*tool("sample"), str(self.run(cell)), *settings, "--num", str(self.grid.samples), *kinds, *out]
+
+
+def folder_name(grid: GridFile) -> str:
+    """The name of the grid, and what was typed that makes other cells of it: a shortened grid has its own folder."""
+    others = [argument for argument in grid.typed if argument.partition("=")[0].partition(".")[0] not in SAME_CELLS]
+    return "+".join(filter(None, (grid.name, slug("+".join(others)))))
 
 
 def one_per_run(cells: Sequence[Cell]) -> list[Cell]:

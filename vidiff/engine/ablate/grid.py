@@ -82,6 +82,8 @@ class GridFile:
     better: str = "lower"
     samples: int = 8
     description: str = ""
+    typed: tuple[str, ...] = ()
+    """What was typed beside the file, and is in all of the above already."""
 
     def arms(self) -> list[Arm]:
         """All combinations that are not excluded, the last axis fastest."""

@@ -41,6 +41,7 @@ def plot_metric(file: Path, grid: GridFile, rows: Sequence[Row]) -> Path:
                 if values:
                     axis.plot([mean(values)], [y], "|", color=colour, markersize=22, markeredgewidth=3)
             axis.set(title=title, yticks=range(len(shown)), yticklabels=[], ylim=(len(shown) - 0.5, -0.5))
+            axis.locator_params(axis="x", nbins=6)
             axis.grid(alpha=0.3, axis="x")
         axes[0].set_yticklabels([row.arm.label for row in shown])
         if len(axes) > 1:
@@ -166,8 +167,10 @@ def _figure(file: Path, draw: Callable, columns: int, size: tuple[float, float])
         axis.spines[["top", "right"]].set_visible(False)
         for side, scale in ((axis.xaxis, axis.get_xscale()), (axis.yaxis, axis.get_yscale())):
             if scale == "log":
-                side.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-                side.set_major_formatter(lambda value, _: human(value) if value >= 1e4 else f"{value:g}")
+                low, high = side.get_view_interval()
+                logarithmic = ticker.LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 7))
+                side.set_major_locator(logarithmic if high > 1.6 * low else ticker.MaxNLocator(5))
+                side.set_major_formatter(lambda value, _: human(value) if value >= 1e4 else f"{value:.4g}")
                 side.set_minor_formatter(ticker.NullFormatter())
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}")

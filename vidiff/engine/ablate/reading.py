@@ -1,4 +1,8 @@
-"""Reading a grid file: every key known, every problem with its line, all of them together."""
+"""Reading a grid file: every key known, every problem with its line, all of them together.
+
+What is typed beside it changes the grid where its first word is a key of grid files (seeds=[0], report.samples=2,
+grid.train.steps=[10, 20]), and is one more line of `set` otherwise (train.steps=30).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 
 from vidiff.config import ConfigError
 from vidiff.config.merging import Change
-from vidiff.config.reading import read_yaml
+from vidiff.config.reading import parse_override, read_yaml
 from vidiff.engine.ablate.grid import Arm, Axis, GridFile, Point, has, lookup, show, speaks, text, tree_of
 from vidiff.registry import did_you_mean
 
@@ -27,26 +31,45 @@ LATER = {
 """Keys of a grid that this version reads only to refuse them."""
 
 
-def read_grid(path: str | Path) -> GridFile:
-    """Read a grid file. Raises ConfigError with every problem, each with its line."""
-    return _Reader(Path(path)).grid()
+MINE = {
+    "seed": "seeds are those of the grid: write seeds: [0, 1], or seeds=[0] on the command line.",
+    "name": "a run is called by what it is: leave its name out.",
+}
+"""Keys of a configuration that every cell gets from the grid."""
+
+
+def read_grid(path: str | Path, typed: Sequence[str] = ()) -> GridFile:
+    """Read a grid file and what is typed beside it. Raises ConfigError with every problem, each with its place."""
+    return _Reader(Path(path), typed).grid()
 
 
 class _Reader:
     """Turns the mapping of a grid file into a GridFile and collects what is wrong."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.tree, self.lines = read_yaml(path)
+    def __init__(self, path: Path, typed: Sequence[str]):
+        self.path, self.typed = path, tuple(typed)
+        self.tree, lines = read_yaml(path)
+        self.places = {key: f"{path}:{line}" for key, line in lines.items()}
         self.problems: list[str] = []
+        self.added = [change for argument in typed if (change := self._type(argument))]
 
     def place(self, *words: str) -> str:
-        """'file:line' of a key, or of the nearest one around it."""
-        for end in range(len(words), 0, -1):
-            line = self.lines.get(".".join(words[:end]))
-            if line:
-                return f"{self.path}:{line}"
-        return str(self.path)
+        """'file:line' of a key (or what was typed), or of the nearest one around it."""
+        known = (self.places.get(".".join(words[:end])) for end in range(len(words), 0, -1))
+        return next((place for place in known if place), str(self.path))
+
+    def _type(self, argument: str) -> Change | None:
+        """Put what was typed into the tree, or give it as one more change of all cells."""
+        key, value = parse_override(argument)
+        section, _, rest = key.partition(".")
+        if section not in KEYS:
+            return Change(key, value, f"'{argument}'")
+        if not rest:
+            self.tree[section] = value
+        elif isinstance(node := self.tree.get(section) or {}, Mapping):
+            self.tree[section] = {**node, rest: value}
+        self.places[key] = f"'{argument}'"
+        return None
 
     def problem(self, words: Sequence[str], text: str) -> None:
         self.problems.append(f"{self.place(*words)}: {text}")
@@ -66,11 +89,12 @@ class _Reader:
         zipped = self._zip()
         made = GridFile(
             self.path, name, self.path.parent / str(base),
-            set=tuple(self._changes("set")),
+            set=(*self._changes("set"), *self.added),
             axes=(*self._grid(), *([zipped] if zipped else [])),
             seeds=self._seeds(), exclude=self._exclude(),
-            description=self._value(["description"], tree.get("description", ""), str, "text"),
+            description=self._value(["description"], tree.get("description", ""), str, "text"), typed=self.typed,
         )  # fmt: skip
+        self._once(made)
         self._jobs(made)
         self._report(made)
         self._refers(made)
@@ -108,6 +132,21 @@ class _Reader:
         if len(set(names)) < len(names):
             self.problem(["zip", "label"], "the labels of zip must differ.")
         return Axis("label" if labels else " + ".join(lists), tuple(points), named=labels is not None)
+
+    def _once(self, made: GridFile) -> None:
+        """No key may be changed twice: the later change would undo the earlier one without a word."""
+        axes = [(key, p.changes[i].place) for a in made.axes for p in a.points[:1] for i, key in enumerate(p.keys)]
+        keys = [key for key, _ in axes]
+        for key, place in [*((c.key, c.place) for c in made.set), *axes]:
+            if key in MINE:
+                self.problems.append(f"{place}: {MINE[key]}")
+        for change in made.set:
+            if change.key in keys:
+                told = f"{change.place}: {change.key} is an axis of the grid, so every cell has its own: "
+                self.problems.append(told + f"choose cells with --only, or change the list of {change.key}.")
+        for i, (key, place) in enumerate(axes):
+            if key in keys[:i]:
+                self.problems.append(f"{place}: {key} is an axis already.")
 
     def _lists(self, section: str) -> dict[str, list[Any]]:
         lists = {}
@@ -199,7 +238,8 @@ class _Reader:
                 self._stranger([*words, key], f"there is no key '{key}'{inside}.", key, known)
 
     def _stranger(self, words: Sequence[str], text: str, key: str, known: Sequence[str]) -> None:
-        self.problem(words, text + (did_you_mean(key, known) or f" Known: {', '.join(known)}."))
+        there = f" Known: {', '.join(known)}." if known else ""
+        self.problem(words, text + (did_you_mean(key, known) or there))
 
     def _mapping(self, key: str) -> dict[str, Any]:
         node = self.tree.get(key) or {}

@@ -5,6 +5,7 @@ Intervals and verdicts come in a later step; their place is beside the differenc
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def _blocks(folder: Folder, results: Sequence[Result], rows: Sequence[Row], plan
     blocks += _samples(folder, results, rows, plans)
     blocks += _failures(results)
     blocks += [Heading("Cells"), cell_table(folder, results), Words(_reproduce(folder, results), small=True)]
-    return [*blocks, Heading("The grid"), Literal(grid.path.read_text(encoding="utf-8"))]
+    blocks += [Heading("The grid"), Literal(grid.path.read_text(encoding="utf-8"))]
+    return [*blocks, Words(f"Changed when it was called: `{shlex.join(grid.typed)}`.")] if grid.typed else blocks
 
 
 def _summary(folder: Folder, results: Sequence[Result]) -> str:

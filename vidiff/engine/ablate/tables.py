@@ -104,8 +104,8 @@ def _percent(row: Row) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four digits, or nothing."""
-    return "" if value is None else f"{value:.4g}"
+    """Four digits, zeros at the end included, or nothing."""
+    return "" if value is None else f"{value:#.4g}".removesuffix(".")
 
 
 def pm(value: float | None, spread: float | None, sign: bool = False) -> str:
@@ -113,7 +113,7 @@ def pm(value: float | None, spread: float | None, sign: bool = False) -> str:
     if value is None:
         return ""
     if not spread or spread < 1e-9 * abs(value):
-        return f"{value:+.4g}" if sign else f"{value:.4g}"
+        return f"{'+' if sign and value >= 0 else ''}{number(value)}"
     places = max(0, 1 - _magnitude(spread))
     return (
         f"{value:{'+' if sign else ''}.{places}f} ± {spread:.{places}f}"
