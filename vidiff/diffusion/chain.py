@@ -22,6 +22,9 @@ BIN = 1 / 255
 CONTINUOUS_STEPS = 1000
 """The number of steps a path without timesteps of its own is cut into."""
 
+ROUNDING = 1e-6
+"""In steps: a time this close to the beginning of a step is it, whatever the rounding of t * T."""
+
 Learned = Literal["learned_range", "learned"]
 """How the second half of an answer tells a log-variance: as a share of the way from beta~ to beta, or itself."""
 
@@ -39,6 +42,14 @@ class Chain:
     def before(self, t: Tensor) -> Tensor:
         """The time s one step cleaner than t, at least 0."""
         return (t - 1 / self.num_steps).clamp(min=0)
+
+    def snapped(self, t: Tensor, high: float = 1.0) -> Tensor:
+        """The next time at or above t that a step of the chain begins at, none above `high`.
+
+        Between two of them the bound is that of another chain, whose last steps cost without limit as s nears 0.
+        """
+        number = torch.ceil(t * self.num_steps - ROUNDING)
+        return number.clamp(1, max(1, math.floor(high * self.num_steps + ROUNDING))) / self.num_steps
 
     def last(self, s: Tensor) -> Tensor:
         """Whether the step down to s is the last one, bool shaped like s."""

@@ -19,6 +19,7 @@ from vidiff.diffusion.objective import PARTS, Net, Objective, full_precision, pe
 from vidiff.diffusion.path import Path, expand
 from vidiff.diffusion.times import Interval, Times
 from vidiff.diffusion.weighting import Weighting
+from vidiff.random import Random
 from vidiff.registry import OBJECTIVES
 from vidiff.types import Cond, Count, Positive
 
@@ -61,6 +62,10 @@ class Vlb(Objective):
         super().__init__(path, prediction, BoundWeighting(chain, kind, scale), times, noise, interval)
         self.chain, self.variance, self.scale = chain, variance, scale
         self.outputs = 2 if variance in get_args(Learned) else 1
+
+    def draw_times(self, random: Random, x0: Tensor) -> Tensor:
+        """Times (B,) or (B,t) that a step of the chain begins at: its bound is made of no others."""
+        return self.chain.snapped(super().draw_times(random, x0), self.interval[1])
 
     def output(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The part of the answer that estimates (B,c,t,h,w)."""
