@@ -1,13 +1,18 @@
 """tools/likelihood.py: bits per dimension of held-out clips."""
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
+from torch.distributions import MultivariateNormal
 
 from tests.commands.test_cli import TINY
+from vidiff.building import build_dataset
 from vidiff.commands import likelihood, train
 from vidiff.commands.likelihood import scale_of
+from vidiff.config import load
 from vidiff.registry import build
 
 
@@ -51,3 +56,25 @@ def test_an_encoding_that_stretches_some_directions_more_has_no_scale():
     assert scale_of(lambda v: v * weights, video) is None
     assert scale_of(lambda v: 3 * v, video) == pytest.approx(3, rel=1e-4)
     assert scale_of(lambda v: v[:, :2], video) is None
+
+
+def test_exact_beliefs_have_the_likelihood_of_the_law(tmp_path, capsys):
+    """Clips that are no bytes are taken as they are: log p of each clip in its class, in closed form."""
+    project = Path(__file__).resolve().parents[2] / "projects/oracle.yaml"
+    small = ["data={name: gaussian_mixture, shape: [1, 3, 2, 4], components: 5, num_classes: 2}", "train.steps=1"]
+    run = tmp_path / "run"
+    argv = [str(project), *small, "tokenizer.size=[3,1,2]", "train.batch_size=4", "--out", str(run)]
+    assert train.main([*argv, "--device", "cpu", "--quiet"]) == 0
+    argv = [str(run), "--num", "4", "--exact", "--rtol", "1e-6", "--device", "cpu"]
+    assert likelihood.main(argv) == 0
+    printed = capsys.readouterr().out
+    record = json.loads(next((run / "eval").glob("*.json")).read_text())
+    assert "8-bit" not in printed and "numbers of the clips as they are" in record["protocol"]
+    assert record["protocol"].endswith("raw weights")  # the run keeps no average
+    dataset, expected = build_dataset(load(run / "config.yaml"), "val"), []
+    for i in range(4):
+        x, law = dataset[i]["video"].flatten().double(), dataset.law.of_class(dataset[i]["label"])
+        each = [MultivariateNormal(m, s).log_prob(x) for m, s in zip(law.means, law.covariances, strict=True)]
+        nats = torch.logsumexp(torch.stack(each) + law.weights.log(), 0)
+        expected.append(-nats.item() / math.log(2) / 24)
+    assert record["bits"]["latent element"]["clips"] == pytest.approx(expected, abs=2e-3)

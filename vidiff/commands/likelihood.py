@@ -28,9 +28,9 @@ from vidiff.precision import widen_convolutions
 from vidiff.random import Random
 
 PROTOCOL = (
-    "held-out clips 0 to {last}, each with its own conditions and without guidance; pixels dequantized by uniform "
-    "noise of one of 256 levels; probability-flow ODE from t = {low:g} to {high:g} by Dormand-Prince, rtol {rtol:g}, "
-    "atol {rtol:g}, in float32; {divergence}; prior N(0, alpha^2 + sigma^2); {weights} weights"
+    "held-out clips 0 to {last}, each with its own conditions and without guidance; {values}; probability-flow ODE "
+    "from t = {low:g} to {high:g} by Dormand-Prince, rtol {rtol:g}, atol {rtol:g}, in float32; {divergence}; "
+    "prior N(0, alpha^2 + sigma^2); {weights} weights"
 )
 
 
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     widen_convolutions(diffuser, device, "fp32")
     weights = load_weights(diffuser, checkpoint, arguments.weights)
     try:
-        record = measure(diffuser, made, arguments)
+        record = measure(diffuser, made, arguments, weights.label)
     except ValueError as error:
         raise error if isinstance(error, Refused) else Refused(str(error)) from None
     record |= {"checkpoint": str(checkpoint), "sha256": weights.sha256}
@@ -81,8 +81,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"  {record['protocol']}\n  {file}")
 
 
-def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The numbers with their protocol."""
+def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace, weights: str) -> dict[str, Any]:
+    """The numbers with their protocol; `weights` are the words for the weights that were read."""
     objective, device, seed = diffuser.objective, diffuser.device, arguments.seed or 0
     low, high = objective.interval
     low = max(low, FIRST)
@@ -91,8 +91,10 @@ def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace) -> di
     for start in range(0, arguments.num, arguments.batch_size):
         rows = range(start, min(start + arguments.batch_size, arguments.num))
         batch = to_device(collate(held_out_clips(made, rows, diffuser.reads | {"video"})), device)
-        level = Random(seed, "dequantization", rows=rows).uniform(batch["video"].shape).to(device)
-        video = (batch["video"].float() + level - 0.5) / 127.5 - 1
+        video, whole = batch["video"], batch["video"].dtype == torch.uint8
+        if whole:
+            level = Random(seed, "dequantization", rows=rows).uniform(video.shape).to(device)
+            video = (video.float() + level - 0.5) / 127.5 - 1
         with torch.no_grad():
             z = diffuser.encode(video)
             cond = diffuser.conditions(batch, len(rows))[0]
@@ -108,15 +110,16 @@ def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace) -> di
         bits = -nats.double() / math.log(2) / z[0].numel()
         in_latents.append(bits)
         scale = scale_of(diffuser.encode, video)
-        if scale is not None:
+        if scale is not None and whole:
             in_pixels.append(bits - math.log2(scale) + math.log2(127.5))
     divergence = "exact divergence" if arguments.exact else f"divergence by {arguments.probes} probes of random signs"
+    dequantized = "pixels dequantized by uniform noise of one of 256 levels"
     kinds = {"latent element": in_latents, "8-bit pixel value": in_pixels}
     return {
         "bits": {kind: _summary(torch.cat(found)) for kind, found in kinds.items() if found},
         "protocol": PROTOCOL.format(
             last=arguments.num - 1, low=low, high=high, rtol=arguments.rtol, divergence=divergence,
-            weights=arguments.weights,
+            weights=weights, values=dequantized if whole else "numbers of the clips as they are",
         ),
         "seed": seed,
     }  # fmt: skip
