@@ -1,13 +1,15 @@
 """One step of our transformers beside other writings of the same network, in one process, one after the other.
 
-    python benchmarks/step.py [--size tiny|small|S] [--dtype fp32|bf16] [--runs 5] [--device cpu]
+    python benchmarks/step.py [--size tiny|small|S] [--dtype fp32|bf16] [--runs 5] [--device cpu] [--official FILE]
 
 ours       dit_factorized and dit_joint, wired as the builder does, attention=auto
 textbook   benchmarks/textbook.py, written from the papers
 diffusers  LatteTransformer3DModel (factorized, without text); left out when diffusers is not installed
+official   Latte of its authors, from models/latte.py of a clone of their repository, when --official names that file
 
-Every round measures every network once, so that a busy machine is busy for all; the medians of the rounds are
-compared. Peak memory: of one training step, in a fresh process on a CPU, by torch's counter on a GPU.
+Every round measures every network once, so that a busy machine is busy for all. A ratio is the median of the
+rounds' own ratios, with the least and the largest behind it. Peak memory: of one training step, in a fresh process
+on a CPU, by torch's counter on a GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,18 +57,20 @@ class Case(NamedTuple):
     activation: str
     device: torch.device
     dtype: torch.dtype
+    official: str | None = None
 
 
 class Ours(nn.Module):
     """A backbone of the zoo with its patches, taking and giving latents."""
 
-    def __init__(self, name: str, size: str, activation: str):
+    def __init__(self, name: str, size: str, activation: str, modulation: str = "zero"):
         super().__init__()
         dim, depth, heads, frames, side, patch, _ = SIZES[size]
         self.tokenizer = build("tokenizer", {"name": "frame_patch", "size": patch})
         grid = Grid(*self.tokenizer.latent_shape((CHANNELS, frames, side, side)))
         self.net = build(
-            "backbone", {"name": name, "dim": dim, "depth": depth, "num_heads": heads, "activation": activation},
+            "backbone", {"name": name, "dim": dim, "depth": depth, "num_heads": heads, "activation": activation,
+                         "modulation": modulation},
             grid=grid, out_channels=grid.c, cond=CondSpec(), attention=build("attention", "auto"),
             positions=partial(build, "positions", "sincos"),
         )  # fmt: skip
@@ -100,6 +104,26 @@ class Diffusers(nn.Module):
         return self.net(x, timestep=t, encoder_hidden_states=nothing, enable_temporal_attentions=True).sample
 
 
+class Official(nn.Module):
+    """Latte as its authors wrote it, read from models/latte.py of a clone of their repository."""
+
+    def __init__(self, file: str, size: str):
+        super().__init__()
+        prepare_torchvision()
+        spec = importlib.util.spec_from_file_location("official_latte", file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        dim, depth, heads, frames, side, patch, _ = SIZES[size]
+        self.net = module.Latte(
+            input_size=side, patch_size=patch, in_channels=CHANNELS, hidden_size=dim, depth=depth, num_heads=heads,
+            num_frames=frames, learn_sigma=False,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x (B,C,F,H,W), t steps (B,) -> (B,C,F,H,W)."""
+        return self.net(x.transpose(1, 2), t).transpose(1, 2)
+
+
 def networks(case: Case) -> dict[str, Callable[[], nn.Module]]:
     """name -> maker, in the order of the table."""
     size, activation = case.size, case.activation
@@ -107,19 +131,24 @@ def networks(case: Case) -> dict[str, Callable[[], nn.Module]]:
     write = partial(Textbook, CHANNELS, CHANNELS, patch, dim, depth, heads)
     made: dict[str, Callable[[], nn.Module]] = {
         "dit_factorized": partial(Ours, "dit_factorized", size, activation),
+        "dit_factorized single": partial(Ours, "dit_factorized", size, activation, "single"),
         "textbook factorized": partial(write, factorized=True),
         "dit_joint": partial(Ours, "dit_joint", size, activation),
         "textbook joint": partial(write, factorized=False),
     }
     if importlib.util.find_spec("diffusers"):
         made["diffusers Latte"] = partial(Diffusers, size)
+    if case.official:
+        made["official Latte"] = partial(Official, case.official, size)
     return made
 
 
 RIVALS = {
-    "dit_factorized": ("textbook factorized", "diffusers Latte"),
+    "dit_factorized": ("official Latte", "textbook factorized", "diffusers Latte"),
+    "dit_factorized single": ("diffusers Latte",),
     "dit_joint": ("textbook joint",),
 }
+"""diffusers' Latte has adaLN-single, as `dit_factorized single`; the others adaLN-Zero."""
 
 
 def inputs(case: Case) -> tuple[Tensor, Tensor]:
@@ -192,8 +221,8 @@ def _resident(key: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
 
 
-def measure(case: Case, runs: int, memory: bool, only: str = "") -> dict[str, dict[str, float]]:
-    """name -> parameters, forward_s, training_s, peak_mib."""
+def measure(case: Case, runs: int, memory: bool, only: str = "") -> dict[str, dict[str, Any]]:
+    """name -> parameters, forward_s and training_s of every round, peak_mib."""
     batch, found, times = inputs(case), {}, {}
     words = only.lower().split(",")
     names = [name for name in networks(case) if any(word in name.lower() for word in words)]
@@ -209,8 +238,8 @@ def measure(case: Case, runs: int, memory: bool, only: str = "") -> dict[str, di
     for name, (net, _) in nets.items():
         found[name] = {
             "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
-            "forward_s": median(f for f, _ in times[name]),
-            "training_s": median(t for _, t in times[name]),
+            "forward_s": [f for f, _ in times[name]],
+            "training_s": [t for _, t in times[name]],
         }
     del nets
     for name in found:
@@ -218,25 +247,31 @@ def measure(case: Case, runs: int, memory: bool, only: str = "") -> dict[str, di
     return found
 
 
-def table(found: dict[str, dict[str, float]]) -> str:
+def table(found: dict[str, dict[str, Any]]) -> str:
     """What was measured, and the ratios other / ours: above 1 ours is faster, or smaller."""
     lines = [f"{'network':<22} {'parameters':>12} {'forward s':>10} {'training s':>11} {'peak MiB':>9}"]
     for name, row in found.items():
         lines.append(
-            f"{name:<22} {row['parameters']:>12,} {row['forward_s']:>10.4f} {row['training_s']:>11.4f} "
+            f"{name:<22} {row['parameters']:>12,} {median(row['forward_s']):>10.4f} {median(row['training_s']):>11.4f} "
             f"{row['peak_mib']:>9.0f}"
         )
     lines.append("")
     for ours, rivals in RIVALS.items():
         for rival in rivals:
             if rival in found and ours in found:
-                ratios = [found[rival][k] / found[ours][k] for k in ("forward_s", "training_s", "peak_mib")]
-                lines.append(
-                    f"{rival} / {ours}: forward {ratios[0]:.2f}x, training {ratios[1]:.2f}x, memory {ratios[2]:.2f}x"
-                )
+                lines.append(f"{rival} / {ours}: {comparison(found[rival], found[ours])}")
     if not importlib.util.find_spec("diffusers"):
         lines.append('diffusers is not installed, so LatteTransformer3DModel is left out. pip install -e ".[hub]"')
     return "\n".join(lines)
+
+
+def comparison(rival: dict[str, Any], ours: dict[str, Any]) -> str:
+    """Rival / ours, round by round: the median, and in brackets the least and the largest."""
+    words = []
+    for key, word in (("forward_s", "forward"), ("training_s", "training")):
+        ratios = [theirs / own for theirs, own in zip(rival[key], ours[key], strict=True)]
+        words.append(f"{word} {median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
+    return ", ".join([*words, f"memory {rival['peak_mib'] / ours['peak_mib']:.2f}x"])
 
 
 def main() -> None:
@@ -255,6 +290,7 @@ def main() -> None:
         "--only", default="", metavar="WORDS", help="networks with one of these words: factorized,latte"
     )
     parser.add_argument("--plain-malloc", action="store_true", help="leave the allocator as it is, for all networks")
+    parser.add_argument("--official", metavar="FILE", help="models/latte.py of a clone of Latte, to measure it as well")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers")
     said = parser.parse_args()
     device = torch.device(said.device)
@@ -265,7 +301,7 @@ def main() -> None:
         f"size {said.size} {SIZES[said.size]}, {said.dtype}, ours with {said.activation}, {name}, {threads}"
         + ", freed memory kept" * kept
     )
-    case = Case(said.size, said.activation, device, DTYPES[said.dtype])
+    case = Case(said.size, said.activation, device, DTYPES[said.dtype], said.official)
     found = measure(case, said.runs, not said.no_memory, said.only)
     print(table(found))
     if said.json:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from vidiff.types import Attention
 from zoo.layers.attention import Rotation, SelfAttention
 from zoo.layers.mlp import MLP, Activation
-from zoo.layers.norms import NORMS, Norm, QKNorm, plain_norm
+from zoo.layers.norms import EPS, NORMS, Norm, QKNorm, plain_norm
 
 Over = Literal["joint", "space", "time"]
 
@@ -31,9 +31,29 @@ LAYOUTS = {"joint": "b (t s) d", "space": "(b t) s d", "time": "(b s) t d"}
 """What attends to what: all tokens of a video, those of one frame, or one place through all frames."""
 
 
+LARGE = 2**17
+"""Numbers of a sample from which a CPU is quicker with one LayerNorm for each sample (benchmarks/README.md)."""
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, norm: Callable[[Tensor], Tensor] = plain_norm) -> Tensor:
-    """(1 + scale) * norm(x) + shift. x (B,T,S,D) -> (B,T,S,D)."""
+    """(1 + scale) * norm(x) + shift. x (B,T,S,D), shift and scale (B,T or 1,1,D) -> (B,T,S,D)."""
+    for_all_tokens = scale.shape[-1] == scale[0].numel()
+    if (
+        norm is plain_norm
+        and for_all_tokens
+        and x.is_cpu
+        and x[0].numel() >= LARGE
+        and not torch.compiler.is_compiling()
+    ):
+        return steered_norm(x, shift, scale)
     return torch.addcmul(shift, norm(x), 1 + scale)
+
+
+def steered_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """The same with LayerNorm's own weights, which are one set for a call: a pass less, and norm(x) is not kept."""
+    if len(scale) == 1:
+        return F.layer_norm(x, x.shape[-1:], 1 + scale.flatten(), shift.flatten(), EPS)
+    return torch.cat([steered_norm(*sample) for sample in zip(x.split(1), shift.split(1), scale.split(1))])
 
 
 class Modulation(nn.Module):

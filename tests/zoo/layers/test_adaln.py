@@ -8,6 +8,7 @@ import torch
 import zoo  # noqa: F401
 from vidiff.registry import build
 from vidiff.types import Cond, CondSpec, Grid
+from zoo.layers import adaln
 from zoo.layers.adaln import AdaLNBlock, AdaLNHead, Modulation, SharedModulation, modulate
 from zoo.layers.norms import NORMS
 
@@ -34,6 +35,27 @@ def norm(x):
 def test_modulate_is_shift_plus_scaled_norm():
     x, shift, scale = draw(B, T, S, D).double(), draw(B, 1, 1, D, seed=1).double(), draw(B, T, 1, D, seed=2).double()
     assert torch.allclose(modulate(x, shift, scale), (1 + scale) * norm(x) + shift, atol=1e-12)
+
+
+@pytest.mark.parametrize("samples", [1, B], ids=["shared", "per_sample"])
+def test_a_large_sample_takes_the_same_formula_in_one_pass(monkeypatch, samples):
+    monkeypatch.setattr(adaln, "LARGE", T * S * D)
+    x, g = draw(B, T, S, D).double().requires_grad_(), draw(B, T, S, D, seed=3).double()
+    vectors = [draw(samples, 1, 1, D, seed=i).double().requires_grad_() for i in (1, 2)]
+    taken = modulate(x, *vectors)
+    assert taken.grad_fn.name() == ("CatBackward0" if samples > 1 else "NativeLayerNormBackward0")
+    written = (1 + vectors[1]) * norm(x) + vectors[0]
+    assert torch.allclose(taken, written, atol=1e-12)
+    for one, other in zip(*(torch.autograd.grad(y, [x, *vectors], g) for y in (taken, written)), strict=True):
+        assert torch.allclose(one, other, atol=1e-11)
+
+
+def test_only_large_samples_with_one_time_and_a_layer_norm_take_it(monkeypatch):
+    x, shift, over_time = draw(B, T, S, D).requires_grad_(), draw(B, 1, 1, D), draw(B, T, 1, D)
+    assert modulate(x, shift, shift).grad_fn.name() == "AddcmulBackward0"
+    monkeypatch.setattr(adaln, "LARGE", 1)
+    assert modulate(x, over_time, over_time).grad_fn.name() == "AddcmulBackward0"
+    assert modulate(x, shift, shift, NORMS["rms"]).grad_fn.name() == "AddcmulBackward0"
 
 
 @pytest.mark.parametrize("frames", [1, T])
