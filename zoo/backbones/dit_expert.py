@@ -22,7 +22,7 @@ from zoo.layers.adaln import Modulation
 from zoo.layers.attention import Rotation, SelfAttention, head_dim
 from zoo.layers.embeddings import TimeEmbedding
 from zoo.layers.mlp import MLP, Activation
-from zoo.layers.norms import LayerNorm, QKNorm
+from zoo.layers.norms import WEIGHTED, Norm, QKNorm
 from zoo.layers.text import TextTransformer
 from zoo.layers.transformer import Placing
 
@@ -31,11 +31,11 @@ OFS = 2.0
 
 
 class ExpertNorm(nn.Module):
-    """One LayerNorm for both streams, then a shift and a scale, and later a gate, for each."""
+    """One norm for both streams, then a shift and a scale, and later a gate, for each."""
 
-    def __init__(self, dim: int, cond_dim: int, eps: float):
+    def __init__(self, dim: int, cond_dim: int, norm: Norm, eps: float):
         super().__init__()
-        self.norm, self.adaln = LayerNorm(dim, eps=eps), Modulation(dim, 6, cond_dim)
+        self.norm, self.adaln = WEIGHTED[norm](dim, eps=eps), Modulation(dim, 6, cond_dim)
 
     def forward(self, video: Tensor, text: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """video (B,T,S,D), text (B,1,L,D), c (B,T or 1,1,E) -> both as one sequence (B,L+N,D), and the two gates.
@@ -59,13 +59,14 @@ class ExpertBlock(nn.Module):
         attention: Attention,
         cond_dim: int,
         mlp_ratio: float,
+        norm: Norm,
         qk_norm: QKNorm,
         norm_eps: float,
         activation: Activation,
         dropout: float,
     ):
         super().__init__()
-        self.norm1, self.norm2 = (ExpertNorm(dim, cond_dim, norm_eps) for _ in range(2))
+        self.norm1, self.norm2 = (ExpertNorm(dim, cond_dim, norm, norm_eps) for _ in range(2))
         self.attn = SelfAttention(dim, num_heads, attention, qk_norm, dropout)
         self.mlp = MLP(dim, round(dim * mlp_ratio), activation, dropout)
 
@@ -85,11 +86,11 @@ class ExpertBlock(nn.Module):
 
 
 class ExpertHead(nn.Module):
-    """A LayerNorm, another one shifted and scaled, and a Linear that starts at zero."""
+    """A norm, another one shifted and scaled, and a Linear that starts at zero."""
 
-    def __init__(self, dim: int, cond_dim: int, out: int, eps: float):
+    def __init__(self, dim: int, cond_dim: int, out: int, norm: Norm, eps: float):
         super().__init__()
-        self.norm, self.modulated = (LayerNorm(dim, eps=eps) for _ in range(2))
+        self.norm, self.modulated = (WEIGHTED[norm](dim, eps=eps) for _ in range(2))
         self.adaln, self.linear = Modulation(dim, 2, cond_dim), nn.Linear(dim, out)
         self.reset_to_zero()
 
@@ -122,6 +123,7 @@ class DiTExpert(TextTransformer):
         depth: Depth = 8,
         num_heads: Count = 6,
         mlp_ratio: Positive = 4.0,
+        norm: Norm = "layer",
         qk_norm: QKNorm = "layer",
         norm_eps: Positive = 1e-5,
         activation: Activation = "gelu",
@@ -139,13 +141,13 @@ class DiTExpert(TextTransformer):
     ):
         """Raises ValueError when the heads do not divide the width, or positions do not fit it."""
         blocks = [
-            ExpertBlock(dim, num_heads, attention, time_dim, mlp_ratio, qk_norm, norm_eps, activation, dropout)
+            ExpertBlock(dim, num_heads, attention, time_dim, mlp_ratio, norm, qk_norm, norm_eps, activation, dropout)
             for _ in range(depth)
         ]
         super().__init__(
             blocks, dim, time_scale, recompute, grid, out_channels, cond,
             time=TimeEmbedding(time_dim, time_scale, frequencies=dim),
-            head=ExpertHead(dim, time_dim, out_channels, norm_eps),
+            head=ExpertHead(dim, time_dim, out_channels, norm, norm_eps),
             text=nn.Linear(cond.tokens, dim),
             **({"vector": nn.Linear(dim, time_dim)} if cond.vector else {}),
             **({"ofs": TimeEmbedding(time_dim, scale=1.0, frequencies=time_dim)} if ofs else {}),

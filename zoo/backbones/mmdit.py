@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from vidiff.registry import BACKBONES
 from vidiff.types import Attention, CondSpec, Count, Depth, Fraction, Grid, Positive
-from zoo.layers.adaln import Modulation, modulate
+from zoo.layers.adaln import AdaLNHead, Modulation, modulate
 from zoo.layers.attention import Rotation, head_dim, rotate
 from zoo.layers.mlp import MLP, Activation
-from zoo.layers.norms import QKNorm, head_norm
+from zoo.layers.norms import NORMS, Norm, QKNorm, head_norm
 from zoo.layers.text import TextTransformer
 from zoo.layers.transformer import Placing
 
@@ -34,6 +34,7 @@ class Shape(NamedTuple):
     qk_norm: QKNorm
     activation: Activation
     dropout: float
+    norm: Norm
 
 
 class Listener(nn.Module):
@@ -41,13 +42,13 @@ class Listener(nn.Module):
 
     def __init__(self, shape: Shape):
         super().__init__()
-        self.num_heads = shape.num_heads
+        self.num_heads, self.norm = shape.num_heads, NORMS[shape.norm]
         self.adaln, self.kv = Modulation(shape.dim, 2), nn.Linear(shape.dim, 2 * shape.dim)
         self.k_norm = head_norm(shape.qk_norm, head_dim(shape.dim, shape.num_heads), shape.num_heads)
 
     def forward(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """x (B,T,S,D), c (B,T or 1,1,D) -> k, v (B,heads,N,Dh)."""
-        h = rearrange(modulate(x, *self.adaln(c, x.dtype)), "b t s d -> b (t s) d")
+        h = rearrange(modulate(x, *self.adaln(c, x.dtype), self.norm), "b t s d -> b (t s) d")
         k, v = rearrange(self.kv(h), "b n (two h d) -> two b h n d", two=2, h=self.num_heads).unbind(0)
         return self.k_norm(k), v
 
@@ -57,7 +58,7 @@ class Stream(nn.Module):
 
     def __init__(self, shape: Shape):
         super().__init__()
-        dim, self.num_heads = shape.dim, shape.num_heads
+        dim, self.num_heads, self.norm = shape.dim, shape.num_heads, NORMS[shape.norm]
         self.adaln = Modulation(dim, 6)
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.q_norm, self.k_norm = (
@@ -67,7 +68,7 @@ class Stream(nn.Module):
 
     def ask(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B,T,S,D) -> q, k, v (B,heads,N,Dh)."""
-        h = rearrange(modulate(x, shift, scale), "b t s d -> b (t s) d")
+        h = rearrange(modulate(x, shift, scale, self.norm), "b t s d -> b (t s) d")
         q, k, v = rearrange(self.qkv(h), "b n (three h d) -> three b h n d", three=3, h=self.num_heads).unbind(0)
         return self.q_norm(q), self.k_norm(k), v
 
@@ -75,7 +76,7 @@ class Stream(nn.Module):
         """x (B,T,S,D) and the attention's answer (B,heads,N,Dh) -> (B,T,S,D)."""
         y = self.proj(rearrange(answer, "b h (t s) d -> b t s (h d)", t=x.shape[1]))
         x = torch.addcmul(x, gate, y)
-        return torch.addcmul(x, gate_mlp, self.mlp(modulate(x, shift, scale)))
+        return torch.addcmul(x, gate_mlp, self.mlp(modulate(x, shift, scale, self.norm)))
 
 
 class JointBlock(nn.Module):
@@ -110,7 +111,7 @@ class JointBlock(nn.Module):
     def modulated(self, video: Tensor, text: Tensor, c: Tensor, *_: Any) -> Tensor:
         """What the attention is given of the video (B,T,S,D)."""
         shift, scale, *_ = self.video.adaln(c, video.dtype)
-        return modulate(video, shift, scale)
+        return modulate(video, shift, scale, self.video.norm)
 
 
 @BACKBONES.register("mmdit", tiny=dict(dim=48, depth=2, num_heads=2))
@@ -130,6 +131,7 @@ class MMDiT(TextTransformer):
         depth: Depth = 8,
         num_heads: Count = 6,
         mlp_ratio: Positive = 4.0,
+        norm: Norm = "layer",
         qk_norm: QKNorm = "rms",
         activation: Activation = "gelu",
         dropout: Fraction = 0.0,
@@ -143,10 +145,11 @@ class MMDiT(TextTransformer):
         positions,
     ):
         """Raises ValueError when the heads do not divide the width, or positions do not fit it."""
-        shape = Shape(dim, num_heads, mlp_ratio, qk_norm, activation, dropout)
+        shape = Shape(dim, num_heads, mlp_ratio, qk_norm, activation, dropout, norm)
         blocks = [JointBlock(shape, attention, last=i == depth - 1) for i in range(depth)]
         text = nn.Linear(cond.tokens, dim)
-        super().__init__(blocks, dim, time_scale, recompute, grid, out_channels, cond, text=text)
+        head = AdaLNHead(dim, out_channels, norm)
+        super().__init__(blocks, dim, time_scale, recompute, grid, out_channels, cond, text=text, head=head)
         self.attention, self.head_dim = attention, head_dim(dim, num_heads)
         self.axes = "thw" if self.grid.t > 1 else "hw"  # an image has no time axis
         self.positions = positions(dim=dim, head_dim=self.head_dim, grid=self.grid, axes=self.axes)

@@ -24,11 +24,9 @@ from vidiff.types import Attention, Cond, CondSpec, Count, Depth, Fraction, Grid
 from zoo.layers.attention import Rotation, SelfAttention, head_dim
 from zoo.layers.embeddings import TimeEmbedding
 from zoo.layers.mlp import MLP, Activation
-from zoo.layers.norms import EPS, LayerNorm, Norm, QKNorm, RMSNorm
+from zoo.layers.norms import EPS, WEIGHTED, Norm, QKNorm
 from zoo.layers.routes import check_conditions, check_times
 from zoo.layers.transformer import Placing, ZeroLinear
-
-NORMS = {"layer": LayerNorm, "rms": RMSNorm}
 
 
 class Block(nn.Module):
@@ -48,7 +46,7 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.skip = nn.Linear(2 * dim, dim) if skip else None
-        self.norm1, self.norm2 = (NORMS[norm](dim, eps=EPS) for _ in range(2))
+        self.norm1, self.norm2 = (WEIGHTED[norm](dim, eps=EPS) for _ in range(2))
         self.attn = SelfAttention(dim, num_heads, attention, qk_norm, dropout)
         self.mlp = MLP(dim, round(dim * mlp_ratio), activation, dropout)
 
@@ -113,7 +111,7 @@ class UViT(nn.Module):
         self.places = nn.Parameter(torch.empty(1 + bool(cond.vector), dim))  # of time and vector
         settings = (mlp_ratio, norm, qk_norm, activation, dropout)
         self.blocks = nn.ModuleList(Block(dim, num_heads, attention, i > depth // 2, *settings) for i in range(depth))
-        self.norm = NORMS[norm](dim, eps=EPS)
+        self.norm = WEIGHTED[norm](dim, eps=EPS)
         self.head = nn.Linear(dim, out_channels)
         self.reset_parameters()
 

@@ -66,3 +66,6 @@ def plain_rms_norm(x: Tensor) -> Tensor:
 
 
 NORMS = {"layer": plain_norm, "rms": plain_rms_norm}
+
+WEIGHTED = {"layer": LayerNorm, "rms": RMSNorm}
+"""Those with weights of their own, for blocks that have them beside what steers."""
