@@ -80,23 +80,24 @@ def test_nano_sora(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "family", "rounded"),
+    ("name", "family"),
     [
-        ("dit_a", "dit", {}),
-        ("dit_b", "dit", {}),
-        ("latte_uncond_b", "latte", {}),
-        ("nanosora_c", "nano_sora", {"t_embedder.mlp.0.weight": 2e-7}),  # time is turned round: one rotation each way
+        ("dit_a", "dit"),
+        ("dit_b", "dit"),
+        ("sit_a", "sit"),
+        ("sit_c", "sit"),
+        ("latte_uncond_b", "latte"),
+        ("nanosora_c", "nano_sora"),
     ],
 )
-def test_there_and_back_to_the_same_bits(tmp_path, name, family, rounded):
+def test_there_and_back_to_the_same_bits(tmp_path, name, family):
+    """SiT's with half a head that its network throws away: it lies aside in the run."""
     state, run = converted(tmp_path, name, family)
     back = tmp_path / "back.safetensors"
     assert convert.main([str(run), "--to-official", str(back)]) == 0
     found = load_file(back)
     assert found.keys() == state.keys()
-    for key, value in state.items():
-        assert found[key].shape == value.shape
-        assert torch.allclose(found[key], value, rtol=0, atol=rounded.get(key, 0)), key
+    assert all(torch.equal(found[key], value) for key, value in state.items())
 
 
 OTHERS = ["diffusers_cogvideox_rope", "diffusers_latte_c", "diffusers_ltx_c", "diffusers_wan_c", "unet3d_b", "unet3d_c",

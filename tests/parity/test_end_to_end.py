@@ -63,7 +63,7 @@ def test_dit_by_ddpm_with_learned_variances_and_guidance(frequencies_of_the_fixt
 @torch.no_grad()
 def test_sit_by_euler_with_guidance():
     run, _, _ = read("e2e", "sit_ode_cfg")
-    _, _, network = sit.load("sit_a", F64, sit_converter.from_official)
+    _, _, network = sit.load("sit_a", F64, sit_converter.from_official, "noise")
     path, prediction = build("path", "linear"), build("prediction", "velocity")
 
     def estimate(x, t):

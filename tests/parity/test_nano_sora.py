@@ -1,10 +1,12 @@
 """Nano-Sora: the official network's answers from the official weights; its time runs from noise to data."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.parity.networks import PRECISIONS, network, ours, read, table
+from tests.parity.networks import PRECISIONS, frequencies_of_the_fixtures, network, ours, read, table  # noqa: F401
 from vidiff.types import Cond
 from zoo.converters import nano_sora
 from zoo.converters.official import Description
@@ -12,10 +14,10 @@ from zoo.converters.official import Description
 NAMES = ["nanosora_a", "nanosora_c", "nanosora_d"]
 
 
-def load(name, dtype, convert):
+def load(name, dtype, convert, time_from="data"):
     tensors, state, kwargs = read("models", name)
     sizes = tuple(n // p for n, p in zip(kwargs["input_size"], kwargs["patch_size"], strict=True))
-    described = nano_sora.describe(state, sizes, kwargs["num_heads"])
+    described = nano_sora.describe(state, sizes, kwargs["num_heads"], time_from)
     tokenizer, _, net = ours(described, convert(state, sizes), dtype)
     return tensors, tokenizer, net
 
@@ -33,17 +35,19 @@ def test_forward_as_it_is(name, dtype, key, tolerance):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("time_from", "tolerance"), [("noise", 5e-8), ("data", 2e-6)])
 @torch.no_grad()
-def test_forward_in_our_direction_of_time(name):
-    """Our t is 1 - theirs, our velocity points to the noise."""
-    tensors, tokenizer, net = load(name, torch.float64, nano_sora.from_official)
+def test_forward_in_our_direction_of_time(name, time_from, tolerance, frequencies_of_the_fixtures):  # noqa: F811
+    """Our t is 1 - theirs, our velocity points to the noise. A first Linear that was turned is rounded."""
+    turned = partial(nano_sora.from_official, time_from=time_from)
+    tensors, tokenizer, net = load(name, torch.float64, turned, time_from)
     y = net(tokenizer.encode(tensors["in.x"].double()), 1 - tensors["in.t"].double(), Cond())
-    assert torch.allclose(-y.flatten(2).mT, tensors["out64.tokens"], rtol=0, atol=2e-6)
+    assert torch.allclose(-y.flatten(2).mT, tensors["out64.tokens"], rtol=0, atol=tolerance)
 
 
 @torch.no_grad()
 def test_eight_euler_steps_from_noise_to_video():
-    _, tokenizer, net = load("nanosora_a", torch.float64, nano_sora.from_official)
+    _, tokenizer, net = load("nanosora_a", torch.float64, nano_sora.from_official, "noise")
     run, _, _ = read("e2e", "nanosora_euler")
     x = tokenizer.encode(run["in.z"].double())
     for step in range(8):
@@ -58,6 +62,9 @@ def test_there_and_back(name):
     sizes = tuple(n // p for n, p in zip(kwargs["input_size"], kwargs["patch_size"], strict=True))
     back = nano_sora.to_official(nano_sora.from_official(state, sizes), tuple(kwargs["patch_size"]))
     assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], value) for key, value in state.items())
+    turned = nano_sora.from_official(state, sizes, "data")
+    back = nano_sora.to_official(turned, tuple(kwargs["patch_size"]), "data")
     for key, value in state.items():
         assert torch.allclose(back[key], value, rtol=0, atol=2e-7 if key == "t_embedder.mlp.0.weight" else 0), key
 

@@ -21,7 +21,9 @@ from vidiff.engine.convert import (
     configuration,
     family_of,
     first_checkpoint,
+    lying_aside,
     make_converter,
+    network_in,
     read_state,
     reading,
     snapshot,
@@ -75,7 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
 def read_in(arguments: argparse.Namespace) -> None:
     """A published checkpoint -> a run folder."""
     source = Path(arguments.source)
-    state, group = read_state(source)
+    whole, group = read_state(source)
+    state, inside = network_in(whole)
     component = family_of(state, arguments.family)
     told, overrides = _divide(arguments.overrides, component)
     out = Path(arguments.out or f"runs/{source.stem}")
@@ -83,17 +86,20 @@ def read_in(arguments: argparse.Namespace) -> None:
     converter = make_converter(component, told)
     with reading(str(source), component.name):
         described, parts = converter.describe(state), converter.from_official(state)
-    config = configuration(described, _word(out.name), overrides)
+        config = configuration(described, _word(out.name), overrides)
     made = plan(config)
     check_width(made, described, str(source))
-    origin = {"family": component.name, "settings": told, "file": source.name, "group": group}
+    origin = {"family": component.name, "settings": told, "file": source.name, "group": group, "inside": inside}
     origin |= {"sha256": sha256(source)} if source.is_file() else {}
     taken = snapshot(made, parts, str(source), origin)
     write_run(arguments, out, config, taken)
     if not arguments.quiet:
         number = sum(t.numel() for t in taken.tensors["model"].values())
-        part = f", its '{group}' weights" if group else ""
-        print(f"{component.name}{part}: {human(number)} parameters, latent {made.grid}: {out}")
+        part = f", its '{'.'.join(filter(None, (group, inside)))}' weights" if group or inside else ""
+        left = len(whole) - len(state)
+        part += f" ({left} tensors beside them left out)" if left else ""
+        classes = f", {described.num_classes} classes" if described.num_classes else ""
+        print(f"{component.name}{part}: {human(number)} parameters, latent {made.grid}{classes}: {out}")
         print(f"  sample: python tools/sample.py {out}{'' if made.dataset.shape[0] in (1, 3) else ' --format npy'}")
         print(f"  train:  python tools/train.py {out}/config.yaml --resume {out}/checkpoints/step_00000000 --out DIR")
 
@@ -115,7 +121,7 @@ def write_back(arguments: argparse.Namespace) -> None:
     if rest:
         raise Refused(f"'{rest[0]}' changes nothing: a run's configuration stands in its folder.")
     told = {**state.get("converted", {}).get("settings", {}), **told}
-    official = to_official(made, kept.tensors, CONVERTERS[family], told)
+    official = to_official(made, kept.tensors, CONVERTERS[family], told, lying_aside(checkpoint))
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in official.items()}, str(target))
     if not arguments.quiet:

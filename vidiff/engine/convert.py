@@ -5,6 +5,8 @@ Nothing of a foreign file is executed: safetensors, or torch.load with weights_o
 
 from __future__ import annotations
 
+import argparse
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +21,22 @@ from vidiff.building import Plan
 from vidiff.config import Config, load
 from vidiff.config.checking import plain, refuses
 from vidiff.engine.checkpoint import Snapshot, read_tensors
+from vidiff.engine.checkpoint import load as load_checkpoint
 from vidiff.errors import Refused
 from vidiff.registry import CONVERTERS, Component, build, did_you_mean
 from vidiff.types import Converter, Description
 
 GROUPS = ("ema", "ema_state_dict", "model_ema", "model", "model_state_dict", "state_dict", "module", "net")
 """Where training codes keep weights in their files, averaged ones first."""
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+
+INDEX = ".safetensors.index.json"
+"""The end of the name of a file that says which tensor lies in which of several files."""
+
+ASIDE = "aside"
+"""The part of a converted checkpoint that the network does not use: it goes back into the official file."""
 
 State = Mapping[str, Tensor]
 
@@ -33,23 +45,59 @@ State = Mapping[str, Tensor]
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
-    """A file, or a folder of .safetensors files -> (name -> tensor, which part of the file it was). Raises Refused."""
-    if path.is_dir():
-        files = sorted(path.glob("*.safetensors"))
-        if not files:
-            raise Refused(f"{path} holds no .safetensors file.")
-        return {k: v for file in files for k, v in read_tensors(file).items()}, ""
+    """A file, an index of several, or a folder of .safetensors files -> (name -> tensor, which part of it that was).
+
+    Raises Refused.
+    """
+    if path.is_dir() or path.name.endswith(INDEX):
+        return _unwrapped(_read_files(path)), ""
     if not path.is_file():
         names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise Refused(f"{path} does not exist.{did_you_mean(path.name, names)}")
-    if path.suffix == ".safetensors":
-        return _bare(read_tensors(path), path)
-    return _bare(_read_pickle(path), path)
+    return _bare(read_tensors(path) if path.suffix == ".safetensors" else _read_pickle(path), path)
+
+
+def _read_files(path: Path) -> dict[str, Tensor]:
+    """All tensors of a folder, or of the files an index names. Raises Refused for a name that stands in two files."""
+    indices = [path] if path.is_file() else sorted(path.glob(f"*{INDEX}")) if path.is_dir() else []
+    if len(indices) > 1:
+        raise Refused(f"{path} holds several checkpoints: name one of {', '.join(i.name for i in indices)}.")
+    folder = path if path.is_dir() else path.parent
+    files = _indexed(indices[0]) if indices else sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise Refused(f"{path} holds no .safetensors file.")
+    found: dict[str, Tensor] = {}
+    where: dict[str, Path] = {}
+    for file in files:
+        tensors = read_tensors(file)
+        twice = next((name for name in tensors if name in where), None)
+        if twice:
+            raise Refused(
+                f"'{twice}' stands in {where[twice].name} and in {file.name} of {folder}: name the file meant."
+            )
+        found |= tensors
+        where |= dict.fromkeys(tensors, file)
+    return found
+
+
+def _indexed(index: Path) -> list[Path]:
+    """The files that an index names, beside it. Raises Refused for what is no index, and for files that are missing."""
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        files = [index.parent / Path(name).name for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise Refused(f"{index} is not a readable index of .safetensors files.") from None
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise Refused(f"{index} names {missing[0]}, which is not there ({len(missing)} of {len(files)} files missing).")
+    return files
 
 
 def _read_pickle(path: Path) -> Any:
+    """The official training codes store their arguments beside the weights: a Namespace is let through as well."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for files that are cut, empty or something else
         text = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
         if type(error).__name__ == "UnpicklingError":
@@ -58,15 +106,38 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _bare(found: Any, path: Path) -> tuple[dict[str, Tensor], str]:
-    """The state dict inside what was read, without the prefix of DataParallel."""
+    """The state dict inside what was read, and in which group of it that was."""
     group = ""
     if isinstance(found, Mapping) and not _is_state(found):
         group = next((g for g in GROUPS if _is_state(found.get(g))), "")
         found = found.get(group)
     if not _is_state(found):
         raise Refused(f"{path} holds no state dict (name -> tensor), also not under {', '.join(GROUPS)}.")
-    state = {str(key).removeprefix("module."): value for key, value in found.items()}
-    return state, group
+    return _unwrapped(found), group
+
+
+def _unwrapped(found: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """Without what wrappers put before every name."""
+    state = {str(key): value for key, value in found.items()}
+    for prefix in WRAPPERS * 2:
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def network_in(state: State) -> tuple[State, str]:
+    """A network within a larger one (denoise_fn. of a diffusion, model. of a trainer) -> (its weights, where).
+
+    Averaged weights first. As it is, with "", where a family's names stand there themselves or nowhere.
+    Raises Refused where several networks could be meant.
+    """
+    sets = [component.target.keys for component in CONVERTERS]
+    starts = {key.removesuffix(keys[0]) for keys in sets for key in state if f".{key}".endswith(f".{keys[0]}")}
+    whole = sorted(s for s in starts if any(all(s + key in state for key in keys) for keys in sets))
+    chosen = [""] if "" in whole or not whole else [s for s in whole if "ema" in s] or whole
+    if len(chosen) > 1:
+        raise Refused(f"there are several networks in it: under {' and under '.join(chosen)}. Save one of them.")
+    start = chosen[0]
+    return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}, start.rstrip(".")
 
 
 def _is_state(found: Any) -> bool:
@@ -112,6 +183,8 @@ def reading(what: str, family: str):
     """Whatever a converter stumbles over in foreign weights becomes one line."""
     try:
         yield
+    except Refused:
+        raise
     except KeyError as error:
         raise Refused(f"{what} is no {family} checkpoint: it has no {error}.") from None
     except (ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
@@ -133,8 +206,13 @@ def configuration(described: Description, name: str, overrides: Sequence[str]) -
 
 
 def snapshot(made: Plan, parts: Mapping[str, State], what: str, told: Mapping[str, Any]) -> Snapshot:
-    """A checkpoint of step 0 with these weights. Raises Refused naming the first keys and shapes that differ."""
-    tensors = {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
+    """A checkpoint of step 0 with these weights, and with what lies aside.
+
+    Raises Refused naming the first keys and shapes that differ.
+    """
+    beside = {key: value.contiguous() for key, value in parts.get(ASIDE, {}).items()}
+    used = {part: state for part, state in parts.items() if part != ASIDE}
+    tensors = {f"{part}.{key}": value for part, state in used.items() for key, value in state.items()}
     own = made.diffuser.state_dict()
     differing = [f"{k} is missing" for k in own if k not in tensors] + [
         f"{k} is unknown" for k in tensors if k not in own
@@ -149,7 +227,9 @@ def snapshot(made: Plan, parts: Mapping[str, State], what: str, told: Mapping[st
         raise Refused(
             f"{what} does not fit {made.config.components['backbone']['name']}: {'; '.join(differing[:3])}{more}."
         )
-    return first_checkpoint(made.config, {key: tensors[key].to(own[key].dtype) for key in own}, told)
+    taken = first_checkpoint(made.config, {key: tensors[key].to(own[key].dtype) for key in own}, told)
+    taken.tensors |= {ASIDE: beside} if beside else {}
+    return taken
 
 
 def first_checkpoint(config: Config, weights: State, told: Mapping[str, Any]) -> Snapshot:
@@ -194,7 +274,15 @@ def describe_run(made: Plan) -> Description:
     return Description(dict(made.config.components), made.grid, out, made.dataset.num_classes)
 
 
-def to_official(made: Plan, tensors: State, component: Component, told: Mapping[str, Any]) -> dict[str, Tensor]:
+def lying_aside(checkpoint: Path) -> dict[str, Tensor]:
+    """What the official file had and the network does not use; a run that was trained on has none of it."""
+    file = checkpoint / f"{ASIDE}.safetensors"
+    return load_checkpoint(checkpoint, (ASIDE,)).tensors[ASIDE] if file.is_file() else {}
+
+
+def to_official(
+    made: Plan, tensors: State, component: Component, told: Mapping[str, Any], aside: State | None = None
+) -> dict[str, Tensor]:
     """A run's weights under the official names; `told` is what weights do not tell and the configuration does not say.
 
     Raises Refused when the model is none of this family.
@@ -208,7 +296,7 @@ def to_official(made: Plan, tensors: State, component: Component, told: Mapping[
     parts = {
         part: {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
         for part in ("backbone", "conditioner")
-    }
+    } | ({ASIDE: aside} if aside else {})
     with reading("the model", component.name):
         official = converter.to_official(parts, described)
         meant = converter.describe(official)

@@ -153,16 +153,8 @@ class DiTExpert(TextTransformer):
             **({"ofs": TimeEmbedding(time_dim, scale=1.0, frequencies=time_dim)} if ofs else {}),
         )  # fmt: skip
         self.attention, self.head_dim = attention, head_dim(dim, num_heads)
-        self.axes = "thw" if self.grid.t > 1 else "hw"  # an image has no time axis
+        self.axes = "thw"  # an image is a clip of one frame
         self.positions = positions(dim=dim, head_dim=self.head_dim, grid=self.grid, axes=self.axes)
-
-    def check(self, grid: Grid) -> None:
-        """Raises ValueError for other channels, or for frames where the network was built for images."""
-        super().check(grid)
-        if self.axes == "hw" and grid.t > 1:
-            raise ValueError(
-                f"the network was built for images (one latent frame) and tells no times apart; this is {grid}."
-            )
 
     def condition(self, time: Tensor, cond: Cond, grid: Grid) -> Tensor:
         """What steers the blocks: time (B,) or (B,t) and a vector (B,dim) -> c (B,1,1,E) or (B,t,1,E)."""

@@ -20,6 +20,7 @@ from vidiff.types import Attention, CondSpec, Count, Depth, Fraction, Grid, Posi
 from zoo.layers.adaln import AdaLNBlock, AdaLNHead, SharedModulation, Steering
 from zoo.layers.attention import head_dim
 from zoo.layers.cross import CrossBlock
+from zoo.layers.embeddings import TIMES
 from zoo.layers.incontext import InContextBlock, keys_kept, unturned
 from zoo.layers.mlp import Activation
 from zoo.layers.norms import Norm, QKNorm
@@ -35,6 +36,7 @@ class DiTJoint(TextTransformer):
     cond.channels (B,k,t,h,w) enter beside the latent. cond.tokens (B,L,K) come in as `reading` says: in context, among
     the tokens of the video, or by cross-attention in every block.
     `modulation`: adaLN-Zero (a Linear in every block) or adaLN-single (one for all, and a table in each).
+    `frequencies` of the time's sinusoid; `time_from`: it is told the time, or with "noise" 1 - time, as SiT is.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class DiTJoint(TextTransformer):
         reading: Literal["in_context", "cross"] = "in_context",
         activation: Activation = "gelu",
         dropout: Fraction = 0.0,
+        frequencies: Count = 256,
         time_scale: Positive = 1000.0,
+        time_from: Literal["data", "noise"] = "data",
         recompute: bool = False,
         *,
         grid: Grid,
@@ -68,6 +72,7 @@ class DiTJoint(TextTransformer):
         )  # fmt: skip
         super().__init__(
             [block() for _ in range(depth)], dim, time_scale, recompute, grid, out_channels, cond,
+            time=TIMES[time_from](dim, time_scale, frequencies),
             head=AdaLNHead(dim, out_channels, norm),
             shared=SharedModulation(dim, kind.vectors) if modulation == "single" else None,
             **({"text": nn.Linear(cond.tokens, dim)} if cond.tokens else {}),

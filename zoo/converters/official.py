@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -17,6 +18,8 @@ from vidiff.types import Description  # noqa: F401  (converters take it from her
 from zoo.layers.embeddings import MAX_PERIOD
 
 State = Mapping[str, Tensor]
+TimeFrom = Literal["noise", "data"]
+VELOCITY = ("head.linear.weight", "head.linear.bias")
 Parts = dict[str, dict[str, Tensor]]
 
 DIT_NAMES = {
@@ -65,6 +68,11 @@ def channels_first_to_pixels_last(rows: Tensor, patch: int) -> Tensor:
     return rearrange(rows, "(c ph pw) ... -> (ph pw c) ...", ph=patch, pw=patch)
 
 
+def turn_velocity(backbone: State) -> dict[str, Tensor]:
+    """A network that answers the velocity towards data, as one that answers that towards the noise. Its own inverse."""
+    return {key: -value if key in VELOCITY else value for key, value in backbone.items()}
+
+
 def turn_time(backbone: State) -> dict[str, Tensor]:
     """A velocity network that counts time from noise to data, as one that counts from data to noise.
 
@@ -73,18 +81,20 @@ def turn_time(backbone: State) -> dict[str, Tensor]:
         cos(w s) = cos w cos(w t) + sin w sin(w t),   sin(w s) = sin w cos(w t) - cos w sin(w t),
 
     which the first Linear behind the sinusoid takes over. It is its own inverse.
-    Holds for networks that feed t in [0,1] to the sinusoid unscaled (SiT, Nano-Sora): time_scale 1.
+    Holds for networks that feed t in [0,1] to the sinusoid unscaled (SiT, Nano-Sora): time_scale 1. Each turn rounds.
     """
-    turned = dict(backbone)
+    turned = turn_velocity(backbone)
     weight = backbone["time.mlp.0.weight"].double()
     half = weight.shape[1] // 2
     w = torch.exp(-math.log(MAX_PERIOD) * torch.arange(half, dtype=torch.float32) / half).double().to(weight.device)
-    of_cos, of_sin = weight.split(half, dim=1)
-    new = torch.cat([of_cos * w.cos() + of_sin * w.sin(), of_cos * w.sin() - of_sin * w.cos()], dim=1)
+    of_cos, of_sin, *of_zero = weight.split(half, dim=1)
+    new = torch.cat([of_cos * w.cos() + of_sin * w.sin(), of_cos * w.sin() - of_sin * w.cos(), *of_zero], dim=1)
     turned["time.mlp.0.weight"] = new.to(backbone["time.mlp.0.weight"].dtype)
-    for name in ("head.linear.weight", "head.linear.bias"):
-        turned[name] = -backbone[name]
     return turned
+
+
+TURNS = {"noise": turn_velocity, "data": turn_time}
+"""`time_from` of our network -> what makes it of one that counts from noise to data."""
 
 
 def heads(dim: int, num_heads: int | None) -> int:

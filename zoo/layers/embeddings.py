@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vidiff.precision import no_autocast
 
@@ -23,12 +24,12 @@ def time_frequencies(num: int, device: torch.device) -> Tensor:
 
 
 def time_sinusoid(time: Tensor, num: int) -> Tensor:
-    """time (...,) -> (...,num): [cos(w_i t), sin(w_i t)] with num/2 frequencies.
+    """time (...,) -> (...,num): [cos(w_i t), sin(w_i t)] with num/2 frequencies, and a zero behind where num is odd.
 
     Always float32, in a float64 model as well: the official networks were trained with these roundings.
     """
     angles = time.float()[..., None] * time_frequencies(num // 2, time.device)
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, num % 2))
 
 
 class TimeEmbedding(nn.Module):
@@ -47,6 +48,18 @@ class TimeEmbedding(nn.Module):
         """time (...,) -> (...,D), in the precision of the weights: this is small, so AMP stays out."""
         with no_autocast(time.device):
             return self.mlp(time_sinusoid(time * self.scale, self.frequencies).to(self.mlp[0].weight.dtype))
+
+
+class TimeFromNoise(TimeEmbedding):
+    """The same of 1 - time, for networks that count from noise to data (SiT, Nano-Sora)."""
+
+    def forward(self, time: Tensor) -> Tensor:
+        """time (...,) -> (...,D)."""
+        return super().forward(1 - time)
+
+
+TIMES = {"data": TimeEmbedding, "noise": TimeFromNoise}
+"""Where a network counts the time from."""
 
 
 def coordinates(sizes: tuple[int, ...], device: torch.device) -> Tensor:
