@@ -133,6 +133,12 @@ class ForgetsTheLastFrame(Network):
         return super().forward(torch.cat([x[:, :, :-1], torch.zeros_like(x[:, :, -1:])], dim=2), time, cond)
 
 
+class MixesUpItsAxes(Network):
+    def forward(self, x, time, cond):
+        y = super().forward(x, time, cond)
+        return y.transpose(3, 4).reshape(y.shape)
+
+
 class Unused(Network):
     def reset(self):
         super().reset()
@@ -197,6 +203,12 @@ class ThreeChannels(GUIDANCE["cfg"].target):
 class NullTells(CONDITIONERS["label"].target):
     def forward(self, batch, drop):
         return super().forward(batch, drop & False)
+
+
+class HidesTheText(CONDITIONERS["text_bytes"].target):
+    def forward(self, batch, drop):
+        cond = super().forward(batch, drop)
+        return replace(cond, mask=~cond.mask)
 
 
 class DropsTogether(CONDITIONERS["label"].target):
@@ -311,6 +323,11 @@ class ThrowsItsOwn(TASKS["generate"].target):
         return z + 0.1 * torch.randn_like(z)
 
 
+class CountsFromZero(GUIDANCE["cfg"].target):
+    def __init__(self, scale: float = 3.0):
+        super().__init__(scale + 1)
+
+
 class MovesAgreement(GUIDANCE["cfg"].target):
     def __call__(self, evaluate, given):
         estimate = super().__call__(evaluate, given)
@@ -326,11 +343,13 @@ PLANTED = [
     ("tokenizer", Mixing, dict(size=[2, 3, 4]), "videos_keep_apart", "a batch of one and of two"),
     ("conditioner", NullTells, {}, "what_is_dropped_says_nothing", "still depends"),
     ("conditioner", DropsTogether, {}, "dropping_one_leaves_the_others", "changed with 1"),
+    ("conditioner", HidesTheText, CONDITIONERS["text_bytes"].tiny, "what_is_kept_tells_the_entries", "is inverted"),
     ("backbone", LateXavier, {}, "zero_at_the_start", "xavier"),
     ("backbone", UnscaledTime, {}, "sees_the_time", "scaled"),
     ("backbone", BlindToTime, {}, "sees_the_time", "told apart"),
     ("backbone", Leaking, {}, "samples_keep_apart", "leak along the batch"),
     ("backbone", ForgetsTheLastFrame, {}, "sees_every_frame", "frame 2 of 3"),
+    ("backbone", MixesUpItsAxes, {}, "answers_where_it_is_asked", "h and w swapped"),
     ("backbone", Unused, {}, "every_parameter_learns", "spare.weight"),
     ("backbone", WritesIntoItsInput, {}, "leaves_its_inputs_alone", "x was changed"),
     ("backbone", ThrowsDice, {}, "throws_no_dice", "global generator"),
@@ -339,6 +358,7 @@ PLANTED = [
     ("attention", InvertedMask, {}, "a_mask_keeps_what_is_true", "True = keep"),
     ("tokenizer", WrongOrder, dict(size=[2, 3, 4]), "a_permutation_loses_nothing", "order their axes"),
     ("guidance", ThreeChannels, dict(scale=2.0), "guides_all_channels_alike", "channels"),
+    ("guidance", CountsFromZero, dict(scale=2.0), "scale_one_is_no_guidance", "call that 0"),
     ("guidance", MovesAgreement, dict(scale=2.0), "agreement_changes_nothing", "sum to one"),
     ("dataset", Floats, dict(shape=[3, 4, 6, 8]), "items_are_what_it_says", "torch.float32"),
     ("dataset", ShowsTraining, dict(shape=[3, 4, 6, 8]), "held_out_clips_are_held_out", "val[0] is in the training"),

@@ -239,6 +239,22 @@ def sees_every_frame(component: Component) -> None:
 
 
 @torch.no_grad()
+def answers_where_it_is_asked(component: Component) -> None:
+    """What changes at a place changes the answer there more than at the others: else axes are mixed up on the way back
+    (h and w swapped, `(t h w)` taken for `(h w t)`), which shapes do not show."""
+    net = randomised(make(component))
+    x, time, cond = ask(component, b=1)
+    y, ratios = net(x, time, cond), []
+    for i in range(x[0, 0].numel()):
+        changed = x.clone()
+        changed.view(*x.shape[:2], -1)[:, :, i] += 1
+        move = (net(changed, time, cond) - y).norm(dim=1).flatten()
+        ratios.append(move[i] * (len(move) - 1) / (move.sum() - move[i]).clamp(min=1e-12))
+    typical = torch.stack(ratios).median().item()
+    require(typical > 0.7, f"the place itself moves {typical:.2g} times as much as the others do on average.")
+
+
+@torch.no_grad()
 def frames_exchange_what_they_know(component: Component) -> None:
     """Changing one frame changes the answer at every frame: if it does not, nothing mixes along time. A network that
     is causal on purpose says so with a class attribute `causal = True`."""
@@ -463,7 +479,8 @@ CHECKS = (
     answers_any_grid, takes_an_image_for_a_clip_of_one_frame, has_what_the_builder_needs, zero_at_the_start,
     the_start_is_a_function_of_the_seed, every_parameter_learns, every_parameter_moves_within_four_steps,
     gradients_are_the_slopes, samples_keep_apart, a_spoilt_sample_spoils_nobody_else, sees_every_frame,
-    frames_exchange_what_they_know, sees_the_time, sees_the_condition, text_that_is_masked_is_not_seen,
+    answers_where_it_is_asked, frames_exchange_what_they_know, sees_the_time, sees_the_condition,
+    text_that_is_masked_is_not_seen,
     channels_are_seen_where_they_lie, refuses_a_condition_that_does_not_fit, takes_a_time_per_frame,
     leaves_its_inputs_alone, throws_no_dice, keeps_its_state, runs_in_bfloat16, runs_in_float64,
     condition_costs_nothing_per_token, recomputed_activations_change_nothing,

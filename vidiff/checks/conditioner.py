@@ -92,6 +92,21 @@ def what_is_dropped_says_nothing(component: Component) -> None:
 
 
 @torch.no_grad()
+def what_is_kept_tells_the_entries(component: Component) -> None:
+    """mask (B,L), True = keep: every sample keeps a token, also when it is dropped, and other entries make other kept
+    tokens. If they do not, the mask is inverted, and what it hides is what was to be said."""
+    conditioner = make(component)
+    told, other = (conditioner(batch(seed), drops(conditioner)) for seed in (1, 2))
+    if told.mask is None:
+        raise Beside("it masks no tokens")
+    for which, cond in (("", told), (" that is dropped", conditioner(batch(), drops(conditioner, 0, 1, 2)))):
+        require(cond.mask.any(1).all(), f"a sample{which} keeps no token.")
+    one, two = (torch.where(c.mask[..., None], c.tokens, 0.0).flatten(1) for c in (told, other))
+    for i in range(B):
+        require(not torch.equal(one[i], two[i]), f"sample {i} keeps the same tokens whatever its entries.")
+
+
+@torch.no_grad()
 def dropping_one_leaves_the_others(component: Component) -> None:
     """Each sample is dropped on its own: it is told something else then, and the others what they were told before."""
     conditioner = make(component)
@@ -113,4 +128,4 @@ def throws_no_dice(component: Component) -> None:
 
 
 CHECKS = (gives_what_its_spec_says, drop_is_a_probability, what_is_dropped_says_nothing,
-          dropping_one_leaves_the_others, throws_no_dice)  # fmt: skip
+          what_is_kept_tells_the_entries, dropping_one_leaves_the_others, throws_no_dice)  # fmt: skip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidiff.checks.parts import Straight, apart, draw, require
+from vidiff.checks.parts import Beside, Straight, apart, draw, require
 from vidiff.diffusion.estimate import Estimate, EstimateFn
 from vidiff.diffusion.guidance import Branch, Given
 from vidiff.registry import Component
@@ -97,6 +98,19 @@ def agreement_changes_nothing(component: Component) -> None:
     require(off <= 0, f"it moves a common belief by {off + 1e-12:.3g}.")
 
 
+def scale_one_is_no_guidance(component: Component) -> None:
+    """With `scale` 1 the guided belief is the conditional one. Papers that write w = scale - 1 call that 0: add one, or
+    a scale means something else than in every other guidance here."""
+    if "scale" not in component.settings:
+        raise Beside("it has no setting `scale`")
+    x, t, known = latent(1), torch.full((2,), 0.5, dtype=torch.float64), given()
+    told, other = (Estimate(x0, 2 * x - x0) for x0 in (latent(2), latent(3)))
+    guidance = make(replace(component, tiny={**component.tiny, "scale": 1.0}), lambda x, t: other)
+    guided = guidance(lambda x, t, branches: [told if branch is known.cond else other for branch in branches], known)
+    off = max(apart(a, b, 1e-9) for a, b in zip(guided(x, t), told, strict=True))
+    require(off <= 0, f"at scale 1 it is off the conditional belief by {off + 1e-9:.3g}.")
+
+
 def still_explains_x_t(component: Component) -> None:
     """alpha x0 + sigma noise = x_t after guidance: else samplers that read x0 and those that read the noise differ."""
     x, t = latent(1), torch.tensor([0.5, 0.3], dtype=torch.float64)
@@ -143,5 +157,5 @@ def samples_keep_apart(component: Component) -> None:
     require(off <= 0, f"it differs by {off + 1e-12:.3g} alone and in a batch of two.")
 
 
-CHECKS = (guides_all_channels_alike, asks_once_in_a_step, agreement_changes_nothing, still_explains_x_t,
-          runs_share_no_state, samples_keep_apart)  # fmt: skip
+CHECKS = (guides_all_channels_alike, asks_once_in_a_step, agreement_changes_nothing,
+          scale_one_is_no_guidance, still_explains_x_t, runs_share_no_state, samples_keep_apart)  # fmt: skip
