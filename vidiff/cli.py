@@ -8,14 +8,17 @@ Dotted key=value changes the configuration; flags change only how the tool runs.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import os
 import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import entry_points
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from vidiff.errors import DONE, FAILED, INTERRUPTED, REFUSED, STOPPED, Failed, Interrupted, Refused, Stopped
 from vidiff.registry import UnknownName, did_you_mean
@@ -69,6 +72,10 @@ OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError", "can't allocate memory")
 """How torch and Python say so, on a GPU and on a CPU."""
 
 
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE)
+"""Errors of writing that name no file: the disk is full, a quota is used up …"""
+
+
 def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn how it ended into an exit code.
 
@@ -90,8 +97,8 @@ def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str]
     except KeyboardInterrupt:
         print("vidiff: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # `| head` has seen enough
+        mute(sys.stdout)
     except (MemoryError, RuntimeError) as error:
         if not any(words in f"{type(error).__name__}: {error}" for words in OUT_OF_MEMORY):
             raise
@@ -100,10 +107,17 @@ def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str]
         text = f"out of memory{much}: use smaller batches, shapes or numbers of steps"
         return _report("stopped", Stopped(text), arguments, STOPPED)
     except OSError as error:
-        if not error.filename:
+        if not error.filename and error.errno not in OF_THE_DISK:
             raise
-        return _report("stopped", Stopped(f"{error.filename}: {error.strerror}"), arguments, STOPPED)
+        place = f"{error.filename}: " if error.filename else ""
+        return _report("stopped", Stopped(f"{place}{error.strerror}"), arguments, STOPPED)
     return DONE
+
+
+def mute(stream: TextIO) -> None:
+    """Let what is written to a stream from here on go nowhere: its reader is gone."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

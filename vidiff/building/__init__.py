@@ -15,7 +15,7 @@ from vidiff.building.builder import (
     law_of,
     run_folder,
 )
-from vidiff.building.meeting import check_sampler, machine_bytes
+from vidiff.building.meeting import check_sampler, machine_bytes, rehearse
 from vidiff.building.planning import Plan, build_task, grid_of, plan, reshaped
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "law_of",
     "machine_bytes",
     "plan",
+    "rehearse",
     "reshaped",
     "run_folder",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,11 @@ from tqdm import tqdm
 from vidiff.building import Plan, build_diffuser, plan, reshaped
 from vidiff.cli import add_run_flags, execute, parser
 from vidiff.config import load
+from vidiff.diffuser import Diffuser
+from vidiff.engine.checkpoint import write_atomic
+from vidiff.engine.memory import check_drawing
 from vidiff.engine.parallel import pick_device
+from vidiff.engine.run import take_lock
 from vidiff.engine.runs import find_checkpoint, load_weights, read_run
 from vidiff.engine.sample import Drawing, conditions_of, draw, held_out_clips
 from vidiff.engine.weights import GRAMMAR, Weights, parse_weights
@@ -81,6 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
     made, seed = _plan(folder, arguments)
     _check_pictures(made, formats)
     device = pick_device(arguments.device)
+    check_drawing(made, arguments.num, arguments.batch_size, device)
     rows = range(arguments.num)
     videos = [given_video(file, made.shape) for file in arguments.input]
     conditions = conditions_of(made, rows, arguments.label, arguments.prompt, videos, arguments.negative)
@@ -88,32 +94,43 @@ def run(arguments: argparse.Namespace) -> None:
         conditions = [{**condition, "fps": arguments.fps} for condition in conditions]
     arguments.fps = arguments.fps or FPS
     out = _out(arguments, folder, checkpoint, made)
-    diffuser = build_diffuser(made.config, made.dataset).to(device).eval()
-    widen_convolutions(diffuser, device, made.config.train.precision)
-    weights = load_weights(diffuser, checkpoint, arguments.weights)
+    with writing_in(out, arguments.overwrite) as earlier:
+        diffuser = build_diffuser(made.config, made.dataset).to(device).eval()
+        widen_convolutions(diffuser, device, made.config.train.precision)
+        weights = load_weights(diffuser, checkpoint, arguments.weights)
+        drawing = _drawn(arguments, made, diffuser, seed, conditions)
+        for file in earlier:
+            file.unlink(missing_ok=True)
+        files = write_all(out, drawing, formats, arguments, made)
+        record = _record(arguments, made, checkpoint, drawing, seed, weights, files)
+        write_atomic(out / "samples.json", json.dumps(record, indent=1) + "\n")
+    if not arguments.quiet:
+        print(f"{arguments.num} videos, {drawing.evaluations} network evaluations each, {drawing.seconds:.1f} s: {out}")
+        if drawing.cache:
+            print(f"  cache {made.config.components['cache']['name']}: {saving(drawing.cache)}")
+        print("  " + "  ".join(files[-6:]))
+
+
+def _drawn(
+    arguments: argparse.Namespace, made: Plan, diffuser: Diffuser, seed: int, conditions: Sequence[dict[str, Any]]
+) -> Drawing:
+    """The videos. Raises Failed when one is not finite."""
     trained = made.config.train.precision
-    precision = "fp32" if (device.type, trained) == ("cpu", "fp16") else trained
+    precision = "fp32" if (diffuser.device.type, trained) == ("cpu", "fp16") else trained
     per_video = made.task.evaluations(made.sampler)
     total = None if per_video is None else -(-arguments.num // arguments.batch_size) * per_video
     with tqdm(total=total, unit="eval", desc="sampling", disable=arguments.quiet or None) as bar, one_line():
         drawing = draw(
-            diffuser, made.grid, made.sampler, made.guidance, seed=seed, rows=rows, conditions=conditions,
-            batch_size=arguments.batch_size, precision=precision, watch=lambda _: bar.update() and None, task=made.task,
-            cache=made.cache,
+            diffuser, made.grid, made.sampler, made.guidance, seed=seed, rows=range(arguments.num),
+            conditions=conditions, batch_size=arguments.batch_size, precision=precision,
+            watch=lambda _: bar.update() and None, task=made.task, cache=made.cache,
         )  # fmt: skip
     if drawing.broken:
         raise Failed(
             f"{len(drawing.broken)} of {arguments.num} samples hold NaN or infinity, so nothing was written: use a "
             "lower guidance.scale, or another sampler, path or spacing, or weights of a run that did not diverge."
         )
-    files = write_all(out, drawing, formats, arguments, made)
-    record = _record(arguments, made, checkpoint, drawing, seed, weights, files)
-    (out / "samples.json").write_text(json.dumps(record, indent=1) + "\n")
-    if not arguments.quiet:
-        print(f"{arguments.num} videos, {drawing.evaluations} network evaluations each, {drawing.seconds:.1f} s: {out}")
-        if drawing.cache:
-            print(f"  cache {made.config.components['cache']['name']}: {saving(drawing.cache)}")
-        print("  " + "  ".join(files[-6:]))
+    return drawing
 
 
 @contextmanager
@@ -127,6 +144,9 @@ def one_line() -> Iterator[None]:
 
 def saving(kept: dict[str, Any]) -> str:
     """What a cache saved, and how wrong it was where it was checked, in words."""
+    if not kept["reused"]:
+        would = f" (it would have been off by {kept['error_mean']:.2g} on average)" if kept["checked"] else ""
+        return f"nothing was answered from what was kept, so the videos are those of no cache{would}"
     text = f"{kept['saved']:.0%} of {kept['rows']} evaluations (counted by row) answered from what was kept"
     if not kept["checked"]:
         return f"{text}; its error was never checked"
@@ -246,14 +266,34 @@ def _out(arguments: argparse.Namespace, folder: Path, checkpoint: Path, made: Pl
     task = made.config.components["task"]["name"]
     stem = f"{checkpoint.name}_{sampler}{made.sampler.steps}" + (f"_{task}" if task != "generate" else "")
     stem += "" if arguments.shape is None else f"_{arguments.shape.lower()}"
-    out = Path(arguments.out or folder / "samples" / stem)
-    if (out / "samples.json").exists() and not arguments.overwrite:
-        raise Refused(f"{out} holds samples already; add --overwrite, or choose another folder with --out.")
+    return Path(arguments.out or folder / "samples" / stem)
+
+
+OURS = re.compile(r"(sample_\d{4,}|grid|compare)\.(gif|mp4|png|npy)|samples\.json")
+"""The names of the files written here."""
+
+
+@contextmanager
+def writing_in(out: Path, overwrite: bool) -> Iterator[list[Path]]:
+    """Hold a folder that can be written. Raises Refused, before anything is drawn, where there are samples already.
+
+    With `overwrite` these are given, to be deleted when there are others: all of them, because these may be fewer.
+    """
+    if out.exists() and not out.is_dir():
+        raise Refused(f"{out} is not a folder; choose another with --out.")
+    old = [file for file in out.iterdir() if OURS.fullmatch(file.name)] if out.is_dir() else []
+    if old and not overwrite:
+        what = "samples" if out / "samples.json" in old else f"{old[0].name}, perhaps of a call that was interrupted,"
+        raise Refused(f"{out} holds {what} already; add --overwrite, or choose another folder with --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(out)
     except OSError as error:
-        raise Refused(f"{out} cannot be made: {error.strerror}; choose another with --out.") from None
-    return out
+        raise Refused(f"{out} cannot be written: {error.strerror}; choose another with --out.") from None
+    try:
+        yield sorted(old, key=lambda file: file.suffix != ".json")  # without a record there are no samples
+    finally:
+        lock.close()
 
 
 def _formats(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from vidiff.cli import mute
 from vidiff.video import gif_bytes
 
 
@@ -22,7 +23,11 @@ class Console:
     def say(self, text: str = "") -> None:
         """Print and record."""
         if not self.quiet:
-            print(text, file=self.out, flush=True)
+            try:
+                print(text, file=self.out, flush=True)
+            except OSError:  # a terminal that was closed, a reader that has gone: a run must not end of it
+                self.quiet = True
+                mute(self.out)
         if self._file:
             self._file.write(text + "\n")
             self._file.flush()
@@ -62,11 +67,13 @@ class Journal:
 def read_journal(file: Path) -> list[dict[str, Any]]:
     """The events of a metrics.jsonl; a last line cut short by a kill is left out."""
     events = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
         except ValueError:
             continue
+        if isinstance(event, dict) and "step" in event:
+            events.append(event)
     return events
 
 

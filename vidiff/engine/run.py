@@ -98,8 +98,7 @@ class RunFolder:
 
     def check_runs(self, runs: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises Refused when a run that this one learns from, or began with, has other weights than at its start."""
-        file = self.path / "env.json"
-        before = json.loads(file.read_text()).get("runs", {}) if file.is_file() else {}
+        before = read_record(self.path / "env.json").get("runs", {})
         for name, now in runs.items():
             if name in before and before[name]["sha256"] != now["sha256"]:
                 raise Refused(
@@ -123,7 +122,7 @@ class RunFolder:
     def record_attention(self, checks: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Keep in env.json how far each attention in use is from the formula; returns those that are new."""
         file = self.path / "env.json"
-        env = json.loads(file.read_text()) if file.is_file() else {}
+        env = read_record(file)
         new = [case for case in checks if case not in env.get("attention", {})]
         if new:
             env["attention"] = {**env.get("attention", {}), **checks}
@@ -133,7 +132,7 @@ class RunFolder:
     def record_shapes(self, record: Mapping[str, Any]) -> bool:
         """Keep which clips have which shape in buckets.json; True when that was kept before and is another now."""
         file = self.path / "buckets.json"
-        before = json.loads(file.read_text()) if file.is_file() else record
+        before = read_record(file) or record
         write_atomic(file, json.dumps(record, indent=1) + "\n")
         return before != record
 
@@ -196,6 +195,19 @@ class RunFolder:
             names.append(f"imports/{file.name}")
         head = "# The complete configuration of this run: training from this file reproduces it.\n"
         write_atomic(self.path / "config.yaml", head + config.to_yaml(names))
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """A JSON mapping that an earlier start left, or {}. Raises Refused for one that cannot be read."""
+    if not file.exists():
+        return {}
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        record = None
+    if not isinstance(record, dict):
+        raise Refused(f"{file} is damaged. Delete it to go on: it only records how the run was made.")
+    return record
 
 
 def take_lock(folder: Path) -> TextIO:

@@ -17,13 +17,18 @@ class Interruptible(Protocol):
 
 
 class Signals:
-    """SIGINT, SIGTERM and SIGUSR1 ask to stop after the step; a second one exits at once."""
+    """SIGINT, SIGTERM, SIGUSR1 and SIGHUP (a terminal that is closed; nohup ignores it) ask to stop after the step.
+
+    A second one exits at once.
+    """
 
     def __init__(self, trainer: Interruptible):
         self.trainer, self.old = trainer, {}
 
     def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self.old[number] = signal.signal(number, self._ask)
 
     def __exit__(self, *_: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -366,9 +367,11 @@ def train(
         run.status("interrupted", trainer.step)
         raise
     except Stopped as error:
-        run.status("stopped", trainer.step, reason=str(error))
+        with suppress(OSError):
+            run.status("stopped", trainer.step, reason=str(error))
         raise
     except BaseException as error:
-        run.status("failed", trainer.step, reason=f"{type(error).__name__}: {error}")
+        with suppress(OSError):  # of a full disk: what is to be told is the error itself
+            run.status("failed", trainer.step, reason=f"{type(error).__name__}: {error}")
         raise
     run.status("finished", trainer.step, seconds=round(time.perf_counter() - trainer.began, 1))

@@ -47,5 +47,5 @@ class CrossBlock(AdaLNBlock):
         """x (B,T,S,D) and what it sees of text (B,L,D) with mask (B,L); `ready`: text (B,L,2D) is keys and values."""
         if self.cross is None:
             return x
-        answer = self.cross(rearrange(x, "b t s d -> b (t s) d"), text, mask, ready=ready)
+        answer = self.cross(rearrange(x, "b t s d -> b (t s) d"), text, mask, None, ready)
         return x + rearrange(answer, "b (t s) d -> b t s d", t=x.shape[1])

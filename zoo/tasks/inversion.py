@@ -28,9 +28,16 @@ class Inversion(Task):
         self.take(canvas, torch.ones(canvas.shape[1:], dtype=torch.bool))
 
     def check(self, sampler: Sampler, objective: Objective, reads: frozenset[str]) -> None:
-        """Raises ValueError for a sampler that adds noise on the way."""
-        if not sampler.reverses:
-            raise ValueError("this sampler adds noise, so no way leads back. Use sampler: heun, or another without.")
+        """Raises ValueError for a model that tells no velocity, so no ODE, and for a sampler that runs one way only."""
+        if "velocity" not in objective.tells:
+            tells = " and ".join(sorted(objective.tells))
+            raise ValueError(
+                f"the way to noise is an ODE, and this objective's estimates tell {tells} only. "
+                "Use task: sdedit, or a model trained with another objective, such as rectified_flow."
+            )
+        if not sampler.reverses or "velocity" not in sampler.asks:
+            why = "adds noise on the way" if not sampler.reverses else "jumps as models are trained to, towards data"
+            raise ValueError(f"this sampler {why}, so no way leads back. Use sampler: heun, or another for an ODE.")
 
     def evaluations(self, sampler: Sampler) -> int | None:
         """There and back, without the step to 0; how many, the sampler's method tells."""

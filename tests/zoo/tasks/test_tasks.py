@@ -5,6 +5,7 @@ scripted dice throw unit vectors, so means and covariances come out exactly, wit
 """
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from vidiff.diffusion.known import noised, pinned, shown_clean
 from vidiff.diffusion.noise import PriorRandom
 from vidiff.diffusion.task import Canvas, Known, Sampling, known_pixels, staircase
 from vidiff.random import Random, generator
-from vidiff.registry import SAMPLERS, build
-from vidiff.types import Grid
+from vidiff.registry import OBJECTIVES, SAMPLERS, build
+from vidiff.types import VELOCITY, Grid
 
 FRAMES = 5
 K = autoregressive(FRAMES)
@@ -387,8 +388,25 @@ def test_inversion_returns_to_the_order_of_its_sampler(sampler, least, most, pat
 def test_inversion_refuses_samplers_that_add_noise():
     task, flow = build("task", "inversion", canvas=canvas(3)), build("objective", "rectified_flow")
     task.check(build("sampler", "heun"), flow, frozenset())
-    with pytest.raises(ValueError, match="adds noise"):
+    with pytest.raises(ValueError, match="adds noise.*heun"):
         task.check(build("sampler", "ancestral"), flow, frozenset())
+
+
+@pytest.mark.parametrize("name", [c.name for c in OBJECTIVES if getattr(c.target, "tells", None) != VELOCITY])
+def test_what_inversion_advises_can_be_had(name):
+    """A model of few steps may tell no velocity: then no sampler helps. Where one does, it is taken."""
+    task, objective = build("task", "inversion", canvas=canvas(3)), SimpleNamespace(tells=OBJECTIVES[name].target.tells)
+    if "velocity" in objective.tells:
+        task.check(build("sampler", "heun"), objective, frozenset())
+        with pytest.raises(ValueError, match="jumps .*heun"):
+            task.check(build("sampler", "jump"), objective, frozenset())
+        return
+    for sampler in SAMPLERS.names():
+        with pytest.raises(ValueError, match=r"estimates tell (end|step) only\. Use task: sdedit") as told:
+            task.check(build("sampler", sampler), objective, frozenset())
+        assert "heun" not in str(told.value)
+    for sampler in (s for s in SAMPLERS.names() if build("sampler", s).asks & objective.tells):
+        build("task", "sdedit", canvas=canvas(3)).check(build("sampler", sampler), objective, frozenset())
 
 
 # ---- what is known of pixels and of latents ----
