@@ -1,6 +1,7 @@
 """Every project can be planned as it is, and a tiny twin of it trains three steps and draws a clip."""
 
 import re
+import shlex
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from vidiff.config.schema import SLOTS
 from vidiff.engine.checkpoint import Checkpoints, Snapshot
 from vidiff.engine.data import collate
 from vidiff.engine.optim import make_optimizer
+from vidiff.engine.profile import cost
 from vidiff.engine.runs import read_run, start_from
 from vidiff.engine.sample import class_conditions, draw
 from vidiff.random import Random
@@ -47,11 +49,11 @@ def named_runs(config):
 
 
 @cache
-def left_behind(tiny):
-    """The folder of a run of the project that others learn from, or of its tiny twin with random weights."""
-    folder = Path(KEPT.name) / ("tiny" if tiny else "whole")
+def left_behind(tiny, project=ROOT / "projects/nano_sora_cpu.yaml"):
+    """The folder of a run of a project that others name, or of its tiny twin with random weights."""
+    folder = Path(KEPT.name) / f"{project.stem}_{'tiny' if tiny else 'whole'}"
     folder.mkdir()
-    made = tiny_twin(TEACHER) if tiny else planned(TEACHER)
+    made = tiny_twin(project) if tiny else planned(project)
     (folder / "config.yaml").write_text(made.config.to_yaml())
     if tiny:
         dice, fresh = torch.Generator().manual_seed(0), build_diffuser(made.config, made.dataset).state_dict()
@@ -60,7 +62,7 @@ def left_behind(tiny):
     return folder
 
 
-TEACHER, KEPT = ROOT / "projects/nano_sora_cpu.yaml", TemporaryDirectory()
+KEPT = TemporaryDirectory()
 
 
 def planned(path, *overrides):
@@ -72,9 +74,9 @@ def planned(path, *overrides):
     return plan(load(path, [*replaced, *overrides]))
 
 
-def tiny_twin(path):
-    """The same components with their registered tiny settings, on small random clips."""
-    whole = planned(path)
+def tiny_twin(path, *others, runs=()):
+    """The same components with their registered tiny settings, on small random clips. `runs`: those of the whole one."""
+    whole = planned(path, *others, *runs)
     channels, frames, *_ = whole.dataset.shape
     words = KINDS["conditioner"][whole.config.components["conditioner"]["name"]].tiny
     texts = [words["length"], words["dim"]] if whole.config.components["data"].get("texts") else None
@@ -87,9 +89,24 @@ def tiny_twin(path):
         overrides += [
             f"{slot}.{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}"
             for key, value in tiny.items()
+            if not any(other.startswith(f"{slot}.{key}=") for other in others)
         ]
     overrides += [f"{key}={left_behind(tiny=True)}" for key in named_runs(whole.config)]
-    return plan(load(path, [*overrides, "sampler.steps=3"]), read=read_run)
+    return plan(load(path, [*others, *overrides, "sampler.steps=3"]), read=read_run)
+
+
+OFFERED = r"""^#.* ("?(?:guidance|cache|sampler)=.*?)(?: {2,}.*)?$"""
+"""The end of a comment line, up to what is said after spaces."""
+
+
+def offered():
+    """(project, overrides) of the sampling that the comments of a project offer, quoted as a shell takes it."""
+    found = []
+    for path in PROJECTS:
+        for line in re.findall(OFFERED, path.read_text(), re.MULTILINE):
+            overrides = [word for word in shlex.split(line) if "=" in word]
+            found.append(pytest.param(path, overrides, id=f"{path.stem} {overrides[0][:50]}"))
+    return found
 
 
 @pytest.mark.parametrize("path", PROJECTS, ids=label)
@@ -122,6 +139,34 @@ def test_a_tiny_twin_trains_and_draws(path):
     assert video.float().std() > 0
 
 
+@pytest.mark.parametrize(("path", "overrides"), offered())
+def test_the_sampling_that_a_project_offers_fits_it_and_draws(path, overrides):
+    """Planned at the project's own size, drawn by its tiny twin: of random weights, as a fresh network answers 0."""
+    slot, node = overrides[0].split("=", 1)
+    wanted = yaml.safe_load(node)
+    weak = {tiny: [f"guidance.weak={left_behind(tiny, path)}"] if "weak" in wanted else [] for tiny in (False, True)}
+    named = wanted if isinstance(wanted, str) else wanted["name"]
+    assert planned(path, *overrides, *weak[False]).config.components[slot]["name"] == named
+    if slot == "guidance":  # the second to last block of many may be the first of two
+        overrides = [re.sub(r"blocks: \[\d+\]", "blocks: [1]", o) for o in overrides]
+    made = tiny_twin(path, *overrides, *weak[True], runs=weak[False])
+    diffuser = build_diffuser(made.config, made.dataset, read_run)
+    dice = torch.Generator().manual_seed(0)
+    for parameter in diffuser.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=dice)
+    conditions = [made.dataset[i] for i in range(2)] if diffuser.reads else class_conditions(range(2), 0)
+    video = draw(
+        diffuser, made.grid, made.sampler, made.guidance, seed=0, rows=[0, 1], conditions=conditions, cache=made.cache
+    ).video
+    assert video.shape == (2, *made.dataset.shape) and video.float().std() > 0
+
+
+def test_the_guidances_and_caches_of_papers_have_a_project():
+    text = "".join(path.read_text() for path in PROJECTS)
+    names = (*set(KINDS["guidance"].names()) - {"none", "per_condition"}, *set(KINDS["cache"].names()) - {"none"})
+    assert [name for name in names if f"name: {name}" not in text] == []
+
+
 @pytest.mark.parametrize("path", SIZES, ids=label)
 def test_the_sizes_of_the_second_system_are_what_their_files_say(path):
     """Announced were 100 M, 400 M, 1 B and 3 B; 25 D^2 a block, biases and gains are what they have."""
@@ -140,6 +185,24 @@ def test_the_sizes_of_the_second_system_are_what_their_files_say(path):
     rest = (3 + 1 + 3 + 1 + 4 + 1 + 9) * dim + 4 * dim // node["num_heads"]  # biases; gains of queries and keys
     stated = int(re.search(r"([\d,]+) parameters", path.read_text())[1].replace(",", ""))
     assert count_parameters(net.blocks) == stated == depth * (25 * dim**2 + rest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PROJECTS, ids=label)
+def test_a_project_that_a_laptop_cannot_train_in_an_hour_says_so(path):
+    """About 1 PFLOP: the demo's 0.1 take 7 minutes on two cores."""
+    made = planned(path)
+    work = cost(made).training_flops * made.config.train.batch_size * made.config.train.steps / 1e15
+    texts = [path.read_text()]
+    while (base := yaml.safe_load(texts[-1]).get("base")) and not isinstance(base, list):
+        texts.append((path.parent / base).read_text())
+    stated = [(words[1], float(words[2].replace(",", ""))) for t in texts if (words := re.search(SAID, t))]
+    assert bool(stated) or work < 1
+    if work >= 1:
+        assert stated[0] == (f"{made.config.train.steps:,}", pytest.approx(work, rel=0.02))
+
+
+SAID = r"(?i)its ([\d,]+) steps are ([\d,.]+) PFLOP"
 
 
 def test_there_are_four_sizes_and_every_variant_of_latte():
