@@ -54,14 +54,48 @@ class CacheRun:
 
 
 class Cache:
-    """The settings of a cache; what it keeps is in the runs that it starts. This one keeps nothing."""
+    """The settings of a cache; what it keeps is in the runs that it starts. This one keeps nothing.
+
+    `off` is the setting with which a cache repeats nothing, and its value: then the answers have the bits of no cache,
+    and it goes with every backbone. Where it can be put in, its runs still tell how wrong it would have been.
+    """
+
+    off: tuple[str, Any] | None = None
+
+    @property
+    def is_off(self) -> bool:
+        """Whether it repeats nothing."""
+        return self.off is not None and getattr(self, self.off[0]) == self.off[1]
 
     def start(self, tally: Tally) -> CacheRun:
         """The state of one sampling run, which counts into `tally`."""
         return CacheRun()
 
-    def check(self, backbone: nn.Module) -> None:
+    def fits(self, backbone: nn.Module) -> None:
         """Raises ValueError for a backbone that it cannot be put into."""
+
+    def check(self, backbone: nn.Module) -> None:
+        """Raises ValueError for a backbone that it cannot be put into, unless it is off."""
+        if not self.is_off:
+            self.fits(backbone)
+
+
+class OffRun(CacheRun):
+    """A run of a cache that is off: measured where it fits, nothing elsewhere."""
+
+    def __init__(self, cache: Cache, run: CacheRun):
+        self.cache, self.run = cache, run
+
+    @contextmanager
+    def call(self, backbone: nn.Module, branches: Sequence[Hashable], rows: Rows) -> Iterator[None]:
+        """Within, the answers are those of the backbone."""
+        try:
+            self.cache.fits(backbone)
+        except ValueError:
+            yield
+            return
+        with self.run.call(backbone, branches, rows):
+            yield
 
 
 Caching = Callable[[], CacheRun]

@@ -15,10 +15,12 @@ from vidiff.checks import (
     attention,
     backbone,
     cache,
+    callback,
     conditioner,
     dataset,
     encoder,
     guidance,
+    metric,
     noise,
     objective,
     path,
@@ -36,8 +38,8 @@ from vidiff.registry import Component
 
 Check = Callable[[Component], None]
 
-MODULES = (attention, backbone, cache, conditioner, dataset, encoder, guidance, noise, objective, path, positions,
-           prediction, sampler, spacing, task, times, tokenizer, weighting)  # fmt: skip
+MODULES = (attention, backbone, cache, callback, conditioner, dataset, encoder, guidance, metric, noise, objective,
+           path, positions, prediction, sampler, spacing, task, times, tokenizer, weighting)  # fmt: skip
 
 CHECKS: dict[str, tuple[Check, ...]] = {module.__name__.rpartition(".")[2]: module.CHECKS for module in MODULES}
 

@@ -61,6 +61,30 @@ def the_first_call_is_the_network(component: Component) -> None:
 
 
 @torch.no_grad()
+def off_is_no_cache(component: Component) -> None:
+    """With the setting of `off` every answer has the bits of the network alone, and every backbone is taken: give the
+    class `off`, such as ("threshold", 0.0), so that a comparison can be made with nothing else changed."""
+    off = getattr(component.target, "off", None)
+    cache = component.build({**component.tiny, **dict([off] if off else [])})
+    net = randomised(backbone.make(BACKBONES["dit_joint"]))
+    bare = nn.Identity()
+    bare.blocks = nn.ModuleList()  # nothing to keep anything of
+    for network, what in ((net, "a transformer"), (bare, "a network without blocks")):
+        try:
+            cache.check(network)
+        except ValueError as why:
+            require(False, f"it refuses {what}: {why}")
+    tally, (x, *told) = Tally(), ask(2)
+    run, empty = cache.start(tally), cache.start(Tally())
+    for step in range(5):
+        asked = (x + 0.001 * step * draw(*x.shape, seed=step), *told)
+        require(torch.equal(answer(run, net, ["cond"], *asked), net(*asked)), f"call {step + 1} has other bits.")
+        with empty.call(bare, ["cond"], Rows(2, x.device)):
+            require(torch.equal(bare(x), x), "a network without blocks answers otherwise.")
+    require(tally.reused == 0, f"{tally.reused} rows are counted as reused.")
+
+
+@torch.no_grad()
 def what_is_kept_is_right_while_nothing_changes(component: Component) -> None:
     """Asked the same again, the answer is the same: what is added again is what the skipped blocks added."""
     cache, net = make(component)
@@ -125,5 +149,5 @@ def gives_the_network_back(component: Component) -> None:
     require(torch.equal(net(*asked), plain), "it answers otherwise.")
 
 
-CHECKS = (the_first_call_is_the_network, what_is_kept_is_right_while_nothing_changes, branches_keep_apart,
-          samples_keep_apart, counts_what_it_saves, gives_the_network_back)  # fmt: skip
+CHECKS = (the_first_call_is_the_network, off_is_no_cache, what_is_kept_is_right_while_nothing_changes,
+          branches_keep_apart, samples_keep_apart, counts_what_it_saves, gives_the_network_back)  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vidiff.blocks import as_streams, check_streams
-from vidiff.caching import Cache, Kept, Stack, Tally
+from vidiff.caching import Cache, CacheRun, Kept, OffRun, Stack, Tally
 from vidiff.registry import CACHES
 from vidiff.types import NonNegative
 
@@ -40,14 +40,17 @@ class FirstBlockRun(Stack):
 class FirstBlock(Cache):
     """All blocks but the first are skipped while what that one adds changes by less than `threshold`; 0 is off."""
 
+    off = ("threshold", 0.0)
+
     def __init__(self, threshold: NonNegative = 0.1):
         self.threshold = threshold
 
-    def start(self, tally: Tally) -> FirstBlockRun:
+    def start(self, tally: Tally) -> CacheRun:
         """The state of one sampling run."""
-        return FirstBlockRun(self.threshold, tally)
+        run = FirstBlockRun(self.threshold, tally)
+        return OffRun(self, run) if self.is_off else run
 
-    def check(self, backbone: nn.Module) -> None:
+    def fits(self, backbone: nn.Module) -> None:
         """Raises ValueError for blocks that change sizes, and for one block alone."""
         check_streams(backbone)
         if len(backbone.blocks) < 2:

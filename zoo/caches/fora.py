@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vidiff.blocks import Rows, narrowed, replaced
-from vidiff.caching import Cache, CacheRun, Tally, distance
+from vidiff.caching import Cache, CacheRun, OffRun, Tally, distance
 from vidiff.registry import CACHES
 from vidiff.types import Count
 from zoo.layers.attention import SelfAttention
@@ -51,7 +51,7 @@ class ForaRun(CacheRun):
         self.called: set[int] = set()
         with replaced(places, lambda i: partial(self.layer, i)):
             yield
-        if len(self.called) < len(places):
+        if len(self.called) < len(places) and self.interval > 1:
             name = places[min(set(range(len(places))) - self.called)][1]
             raise ValueError(f"'{name}' of a block is not called as a whole here. Use cache=first_block.")
 
@@ -93,14 +93,17 @@ class Fora(Cache):
     Each branch of guidance counts the evaluations it takes part in.
     """
 
+    off = ("interval", 1)
+
     def __init__(self, interval: Count = 2):
         self.interval = interval
 
-    def start(self, tally: Tally) -> ForaRun:
+    def start(self, tally: Tally) -> CacheRun:
         """The state of one sampling run."""
-        return ForaRun(self.interval, tally)
+        run = ForaRun(self.interval, tally)
+        return OffRun(self, run) if self.is_off else run
 
-    def check(self, backbone: nn.Module) -> None:
+    def fits(self, backbone: nn.Module) -> None:
         """Raises ValueError for a backbone whose blocks have no attention or no MLP to keep."""
         found = {type(p.get_submodule(name)) for p, name in layers_of(backbone)}
         if not {SelfAttention, MLP} <= found:

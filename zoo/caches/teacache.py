@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vidiff.blocks import check_streams
-from vidiff.caching import Cache, Kept, Stack, Tally
+from vidiff.caching import Cache, CacheRun, Kept, OffRun, Stack, Tally
 from vidiff.registry import CACHES
 from vidiff.types import NonNegative
 
@@ -42,6 +42,8 @@ class TeaCache(Cache):
     The first step is computed; the last one, which the authors' code computes too, is known to no sampler here.
     """
 
+    off = ("threshold", 0.0)
+
     def __init__(self, threshold: NonNegative = 0.1, coefficients: tuple[float, ...] = (1.0, 0.0)):
         self.threshold, self.coefficients = threshold, tuple(coefficients)
 
@@ -52,11 +54,12 @@ class TeaCache(Cache):
             value = value * change + coefficient
         return value
 
-    def start(self, tally: Tally) -> TeaCacheRun:
+    def start(self, tally: Tally) -> CacheRun:
         """The state of one sampling run."""
-        return TeaCacheRun(self, tally)
+        run = TeaCacheRun(self, tally)
+        return OffRun(self, run) if self.is_off else run
 
-    def check(self, backbone: nn.Module) -> None:
+    def fits(self, backbone: nn.Module) -> None:
         """Raises ValueError for blocks that change sizes, and for those that time does not modulate."""
         check_streams(backbone)
         if not hasattr(backbone.blocks[0], "modulated"):

@@ -28,6 +28,15 @@ EAGER = [
 ids = lambda node: node["name"] if isinstance(node, dict) else None  # noqa: E731
 
 
+def fitting(node, net):
+    """Whether this cache could be put into the network, were it on."""
+    try:
+        build("cache", node).fits(net)
+    except ValueError:
+        return False
+    return True
+
+
 def started(node, net):
     """A run of this cache in a network that it fits, or None, and its tally."""
     cache, tally = build("cache", node), Tally()
@@ -44,14 +53,26 @@ def started(node, net):
 def test_off_is_no_cache_in_bits(name, settings, node):
     net = randomised(make(name, **settings))
     run, tally = started(node, net)
-    if run is None or (node["name"], settings.get("plan")) == ("fora", "split_heads"):
-        pytest.skip("refused")
     for seed in (2, 9):
         x, time, cond = ask(name, seed=seed)
         with run.call(net, ["cond"], Rows(2, x.device)):
             kept = net(x, time, cond)
         assert torch.equal(kept, net(x, time, cond))
-    assert (tally.asked, tally.reused) == (4, 0)
+    assert tally.reused == 0 and tally.asked == (4 if fitting(node, net) else 0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("node", OFF, ids=ids)
+def test_off_goes_with_what_no_cache_fits(node):
+    """A U-Net, whose levels change sizes, and a transformer of one block."""
+    for name, settings in (("unet3d", {}), ("dit_joint", {"depth": 1})):
+        net = randomised(make(name, **settings))
+        run, tally = started(node, net)
+        x, time, cond = ask(name)
+        for _ in range(3):
+            with run.call(net, ["cond"], Rows(2, x.device)):
+                assert torch.equal(net(x, time, cond), net(x, time, cond))
+        assert tally.reused == 0 and name == "dit_joint" or tally.asked == 0
 
 
 @torch.no_grad()
@@ -233,7 +254,7 @@ def test_fora_counts_evaluations_and_checks_every_layer():
 
 
 def test_what_does_not_fit_is_refused_with_the_reason():
-    for node in OFF[:2]:
+    for node in EAGER[:2]:
         with pytest.raises(ValueError, match="UNet3D change sizes"):
             build("cache", node).check(make("unet3d"))
     with pytest.raises(
