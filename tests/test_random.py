@@ -55,6 +55,17 @@ def test_shared_is_the_same_for_every_share_of_a_batch():
     assert not torch.equal(torch.rand(3, generator=generator(0, "x")), torch.rand(3, generator=c))
 
 
+def test_a_stream_is_not_moved_by_what_else_is_drawn():
+    one, other = (Random(0, "train", rows=range(4, 6), first=4, total=8) for _ in range(2))
+    other.uniform((2, 7))
+    other.stream("drop").uniform((2, 3))
+    a, b = one.stream("noise"), other.stream("noise")
+    assert (b.first, b.total, b.rows) == (4, 8, [4, 5])
+    noise = a.normal((2, 3))
+    assert torch.equal(noise, b.normal((2, 3)))
+    assert not torch.equal(noise, one.stream("drop").normal((2, 3))) and not torch.equal(noise, one.normal((2, 3)))
+
+
 def test_a_wrong_number_of_rows_is_an_error():
     with pytest.raises(ValueError, match="3 rows asked of a batch of 2"):
         Random(0, rows=[0, 1]).normal((3, 2))

@@ -39,11 +39,13 @@ class Diffuser(nn.Module):
     def forward(self, batch: Batch, random: Random) -> dict[str, Tensor]:
         """batch["video"] uint8 (B,C,T,H,W) -> {"loss": (), "mse": (B,), "time": (B,)}.
 
-        Every draw (dropped conditions, times, noise) comes from `random`, row by row.
+        Every draw (dropped conditions, times, noise) comes from `random`, row by row, and from dice of its own: another
+        conditioner or density moves no noise.
         """
         z = self.encode(batch["video"])
-        drop = self.draw_drop(random, len(z)).to(z.device)
-        cond = self.condition({**batch, "latent": z, **self.objective.entries(z, random)}, drop)
+        drop = self.draw_drop(random.stream("drop"), len(z)).to(z.device)
+        entries = self.objective.entries(z, random.stream("entries"))
+        cond = self.condition({**batch, "latent": z, **entries}, drop)
         return self.objective.loss(self.backbone, z, cond, random)
 
     @property

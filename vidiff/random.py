@@ -54,6 +54,11 @@ class Random:
         """Uniform numbers in [0,1) of this shape; the first axis is the rows."""
         return self._draw(torch.rand, shape, dtype)
 
+    def stream(self, purpose: str) -> Random:
+        """Dice for one purpose alone: whatever else is drawn, and how often, does not move them."""
+        return Random(self.seed, *self.key, purpose, rows=self.rows, first=self.first, total=self.total,
+                      device=self.device)  # fmt: skip
+
     def shared(self, purpose: str) -> torch.Generator:
         """One generator for the whole global batch (the same in every process)."""
         return generator(self.seed, *self.key, "shared", purpose, self.first, device=self.device)

@@ -4,17 +4,21 @@ import pytest
 import torch
 
 import zoo  # noqa: F401
-from vidiff.building import plan
+from vidiff.building import build_diffuser, plan
 from vidiff.config import ConfigError
 from vidiff.diffusion.objective import Objective
+from vidiff.diffusion.task import Sampling
 from vidiff.engine.ablate.cells import cells_of, check, select
 from vidiff.engine.ablate.folders import Folder, by_run, flow
 from vidiff.engine.ablate.reading import read_grid
+from vidiff.engine.data import collate
 from vidiff.engine.log import Console
 from vidiff.engine.parallel import world
 from vidiff.engine.run import RunFolder
+from vidiff.engine.sample import conditions_of, draw
 from vidiff.engine.train import train
 from vidiff.errors import Refused
+from vidiff.random import Random
 
 
 @pytest.fixture
@@ -126,6 +130,51 @@ def single_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "zip: {objective: [epsilon, edm, iddpm, {name: rectified_flow, times: logit_normal}, meanflow],"
+        " sampler: [euler, heun, ancestral, rk4, jump]}",
+        "zip: {backbone: [{name: dit_joint, dim: 24, depth: 2}, {name: unet3d, dim: 8, multipliers: [1], num_heads: 2}],"
+        " positions: [learned, sincos]}",
+        "grid: {conditioner: [none, label, {name: several, parts: [label, {name: text_bytes, gives: vector}]}]}",
+        "grid: {sampler: [{name: euler, steps: 3}, {name: heun, steps: 2}, {name: dpmpp_2m_sde, steps: 2}]}",
+    ],
+    ids=["objective", "backbone", "conditioner", "sampler"],
+)
+def test_whatever_cells_differ_in_they_meet_the_same_noise(cells, lines, monkeypatch):
+    """In training (clips and noise) and in sampling (the noise a sample starts from and its condition)."""
+    seen = []
+
+    def spied(owner, name, told):
+        real = getattr(owner, name)
+
+        def spy(self, *args, **kwargs):
+            answer = real(self, *args, **kwargs)
+            seen[-1].append((name, *(x.double().sum().item() for x in told(answer, *args))))
+            return answer
+
+        monkeypatch.setattr(owner, name, spy)
+
+    spied(Objective, "draw_noise", lambda noise, random, x0: (x0, noise))
+    spied(Sampling, "noise", lambda noise: (noise,))
+    for cell in cells(f"set: {{attention: math}}\n{lines}"):
+        seen.append([])
+        made = plan(cell.config)
+        diffuser = build_diffuser(cell.config, made.dataset)
+        for step in range(2):
+            rows = list(range(6 * step, 6 * step + 6))
+            random = Random(0, "train", rows=rows, first=rows[0], total=6)
+            assert diffuser(collate([made.dataset[i] for i in rows]), random)["loss"].isfinite()
+        told = conditions_of(made, [0, 1])
+        draw(diffuser, made.grid, made.sampler, made.guidance, seed=0, rows=[0, 1], conditions=told)
+        seen[-1] = [*seen[-1], ("labels", [c.get("label") for c in told])]
+    names = ["draw_noise", "draw_noise", "noise", "labels"]
+    assert len(seen) > 1 and all([name for name, *_ in events] == names for events in seen)
+    assert all(events[:3] == seen[0][:3] for events in seen)
+    assert "conditioner" in lines or all(events[3] == seen[0][3] for events in seen)
 
 
 def test_cells_meet_the_same_clips_noise_and_panel(cells, tmp_path, monkeypatch, single_thread):

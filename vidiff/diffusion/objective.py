@@ -89,13 +89,16 @@ class Objective(nn.Module):
         `mse` is the unweighted error of the network's output, per sample.
         """
         t = self.draw_times(random, x0)
-        noise = self.noise(x0.shape, random, full_precision(x0.dtype)).to(x0.device)
-        return self.loss_at(net, x0, noise, t, cond)
+        return self.loss_at(net, x0, self.draw_noise(random, x0), t, cond)
 
     def draw_times(self, random: Random, x0: Tensor) -> Tensor:
         """Times (B,) or (B,t) for latents x0 (B,c,t,h,w), on their device."""
         grid = Grid(*x0.shape[1:])
         return times_on(x0.device, self.times.on(grid).draw(random, self.path, self.interval, frames=grid.t))
+
+    def draw_noise(self, random: Random, x0: Tensor) -> Tensor:
+        """Noise like latents x0, on their device, by dice of its own: whatever draws times, it is the same."""
+        return self.noise(x0.shape, random.stream("noise"), full_precision(x0.dtype)).to(x0.device)
 
     def loss_at(self, net: Net, x0: Tensor, noise: Tensor, t: Tensor, cond: Cond) -> dict[str, Tensor]:
         """The loss at given times (B,) or (B,t) and noise: `loss` without its dice."""

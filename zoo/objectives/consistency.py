@@ -106,7 +106,7 @@ class Consistency(Objective):
     def loss(self, net: Net, x0: Tensor, cond: Cond, random: Random) -> dict[str, Tensor]:
         """As every objective's; the step of training, which the grid depends on, is told by the sample numbers."""
         t = self.draw_times(random, x0)
-        noise = self.noise(x0.shape, random, full_precision(x0.dtype)).to(x0.device)
+        noise = self.draw_noise(random, x0)
         return self.loss_at(net, x0, noise, t, cond, self.refined(random.first // random.total))
 
     def refined(self, step: int) -> int:

@@ -93,7 +93,7 @@ class MaskedVideo(Objective):
         """
         told = cond.origin.batch if cond.origin else self.entries(x0, random)
         drawn = self.draw_times(random, x0)
-        noise = self.noise(x0.shape, random, full_precision(x0.dtype)).to(x0.device)
+        noise = self.draw_noise(random, x0)
         return self.loss_of_unknown(net, x0, noise, drawn, cond, told["known"])
 
     def loss_of_unknown(

@@ -69,7 +69,7 @@ class MeanFlow(TwoTimes):
     def loss(self, net: Net, x0: Tensor, cond: Cond, random: Random) -> dict[str, Tensor]:
         """As every objective's, over pairs of times s <= t."""
         one, other = self.draw_times(random, x0), self.draw_times(random, x0)
-        noise = self.noise(x0.shape, random, full_precision(x0.dtype)).to(x0.device)
+        noise = self.draw_noise(random, x0)
         dice = times_on(x0.device, random.uniform((len(x0),), dtype=time_dtype(random.device)))
         t = torch.maximum(one, other)
         s = torch.where(dice < self.different, torch.minimum(one, other), t)

@@ -14,7 +14,7 @@ from torch import Tensor
 from vidiff.diffusion.estimate import Prediction
 from vidiff.diffusion.guidance import Guidance
 from vidiff.diffusion.noise import Noise, PriorRandom
-from vidiff.diffusion.objective import PARTS, Net, Objective, full_precision
+from vidiff.diffusion.objective import PARTS, Net, Objective
 from vidiff.diffusion.path import Path
 from vidiff.diffusion.sampler import Sampler, start
 from vidiff.diffusion.times import Interval, Times, times_on
@@ -57,7 +57,7 @@ class Reflow(Objective):
     def loss(self, net: Net, x0: Tensor, cond: Cond, random: Random) -> dict[str, Tensor]:
         """As every objective's, at pairs (noise, drawn) in the place of (noise, x0); x0 (B,c,t,h,w) says the shape."""
         t = self.draw_times(random, x0)
-        noise = self.noise(x0.shape, random, full_precision(x0.dtype)).to(x0.device)
+        noise = self.draw_noise(random, x0)
         return self.loss_at(net, self.draw(noise, cond, random), noise, t, cond)
 
     @torch.no_grad()

@@ -95,7 +95,7 @@ class Shortcut(TwoTimes):
     def loss(self, net: Net, x0: Tensor, cond: Cond, random: Random) -> dict[str, Tensor]:
         """As every objective's, with "consistency" (B,), the squared error of long steps, 0 where there is none."""
         t = self.draw_times(random, x0)
-        noise = self.noise(x0.shape, random, full_precision(x0.dtype)).to(x0.device)
+        noise = self.draw_noise(random, x0)
         t, s = self.draw_steps(random, t)
         return self.loss_at(net, x0, noise, t, cond, s)
 

@@ -30,6 +30,9 @@ class Dice:
         self.rows, self.first, self.total = range(num), step * num, num
         self.generator = generator(1, "dice", step)
 
+    def stream(self, purpose):
+        return self
+
     def normal(self, shape, dtype=torch.float32):
         return torch.randn(tuple(shape), generator=self.generator, dtype=dtype)
 

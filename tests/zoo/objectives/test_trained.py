@@ -46,6 +46,9 @@ class Dice:
         self.rows, self.first, self.total = range(num), 0, num
         self.generator = generator(1, *key)
 
+    def stream(self, purpose):
+        return self
+
     def normal(self, shape, dtype=torch.float32):
         return torch.randn(tuple(shape), generator=self.generator, dtype=dtype)
 
