@@ -63,9 +63,16 @@ def parser(name: str, description: str, examples: Sequence[str]) -> argparse.Arg
 
 def add_run_flags(made: argparse.ArgumentParser, seed: str = "the same as seed=N") -> None:
     """--out, --device and --seed."""
-    made.add_argument("--out", metavar="DIR", help="where to write")
+    made.add_argument("--out", type=named, metavar="DIR", help="where to write")
     made.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps")
     made.add_argument("--seed", type=int, metavar="N", help=seed)
+
+
+def named(text: str) -> str:
+    """The name of a file or folder: an empty one is a variable that nobody set, not the default."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
 
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError", "can't allocate memory")
@@ -82,6 +89,8 @@ def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str]
     0 done, 1 a part failed, 2 refused, 3 stopped by a rule, 75 interrupted.
     """
     arguments = made.parse_intermixed_args(argv)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as the tools have it while they import
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in (signal.SIGTERM, signal.SIGUSR1):  # until a trainer asks for more: nothing to save yet
         signal.signal(name, _interrupt)
     try:

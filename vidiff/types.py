@@ -284,13 +284,39 @@ def shapes_of(dataset: Dataset) -> list[tuple[int, int, int, int]]:
 
 
 class Metric(Protocol):
-    """A number about samples, with the protocol it was measured under."""
+    """A number about samples, with the protocol it was measured under, which JSON can hold."""
 
     protocol: dict[str, Any]
 
-    def update(self, real: Tensor, fake: Tensor) -> None: ...
+    def update(self, real: Tensor, fake: Tensor) -> None:
+        """Take in real and drawn videos, uint8 (B,C,T,H,W), which stay as they are."""
 
-    def compute(self) -> dict[str, float]: ...
+    def compute(self) -> dict[str, float]:
+        """{name: plain number} of all that was shown, whatever the batches. Raises ValueError of nothing shown."""
+@dataclass(frozen=True)
+class Outline:
+    """What the settings of a data set alone promise of its clips, where its files are not at hand.
+
+    A data set that reads files may say it: outline(**settings) -> Outline, a static method, or None where there are
+    files or they alone tell. It is for counting what a network costs; its one clip is black.
+    """
+
+    shape: tuple[int, int, int, int]
+    fps: float = 8.0
+    shapes: tuple[tuple[int, int, int, int], ...] = ()
+    num_classes: int = 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """{"video": uint8 (C,T,H,W), "fps"}; with classes "label"."""
+        import torch
+
+        label = {"label": 0} if self.num_classes else {}
+        return {"video": torch.zeros(self.shape, dtype=torch.uint8, device="cpu"), "fps": self.fps, **label}
+
+
 
 
 VELOCITY = frozenset({"velocity"})

@@ -23,7 +23,7 @@ from vidiff.frozen import Frozen
 from vidiff.gate import gate
 from vidiff.precision import widen_convolutions
 from vidiff.random import derive
-from vidiff.registry import build, did_you_mean
+from vidiff.registry import KINDS, build, did_you_mean
 from vidiff.types import VELOCITY, Attention, Dataset, Grid, shapes_of
 
 Read = Callable[[Diffuser, str], Any]
@@ -40,6 +40,20 @@ def build_dataset(config: Config, split: str) -> Dataset:
     """
     seed = config.seed if split == "train" else 0
     return build("dataset", config.components["data"], seed=seed, split=split)
+
+
+def outlined(config: Config, note: Callable[[str], None]) -> Dataset:
+    """The training data or, where their files are not here, what their settings promise of them; `note` is told so."""
+    node = dict(config.components["data"])
+    try:
+        return build_dataset(config, "train")
+    except ValueError as error:
+        name = node.pop("name")
+        outline = getattr(KINDS["dataset"][name].target, "outline", lambda **_: None)(**node)
+        if outline is None:
+            raise
+        note(f"data {name}: counted for clips of {'x'.join(map(str, outline.shape))}, as its settings say ({error})")
+        return outline
 
 
 def build_diffuser(config: Config, dataset: Dataset, read: Read | None = None) -> Diffuser:
@@ -65,9 +79,14 @@ def build_sampling(config: Config, read: Read | None = None) -> tuple[Sampler, G
 class Builder:
     """Builds the components of a diffuser in order, collecting what they refuse."""
 
-    def __init__(self, config: Config, dataset: Dataset | None, read: Read | None = None, training: bool = True):
-        self.config, self.dataset, self.read, self.training = config, dataset, read, training
+    def __init__(
+        self, config: Config, dataset: Dataset | None, read: Read | None = None, training: bool = True,
+        alone: bool = False,
+    ):  # fmt: skip
+        """`alone`: other runs that are not there are not asked for, which `notes` say."""
+        self.config, self.dataset, self.read, self.training, self.alone = config, dataset, read, training, alone
         self.runs: dict[str, Any] = {}
+        self.notes: list[str] = []
         self.problems: list[str] = []
         self.grid = Grid(1, 1, 1, 1)
 
@@ -125,6 +144,9 @@ class Builder:
         """Another run's model, frozen. Raises ValueError when it is not there, has other latents than ours or tells
         nothing of what its estimates are taken for."""
         if self.dataset is None:
+        if self.alone and not (Path(run) / "config.yaml").is_file():
+            self.notes.append(f"run {run} is not there: whether its model fits is not known")
+            return self.absent(run)
             self.dataset = build_dataset(self.config, "train")
         theirs, meta = meta_model(run, self.config, self.dataset)
         if not asks & meta.objective.tells:

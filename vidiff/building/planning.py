@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vidiff.building.builder import Builder, Read, build_dataset
+from vidiff.building.builder import Builder, Read, build_dataset, outlined
 from vidiff.building.meeting import (
     check_attention,
     check_batch,
@@ -45,16 +45,22 @@ class Plan:
     """The other runs whose models components asked for, with what `read` said of them."""
     task: Task = field(default_factory=Task)
     cache: Cache = field(default_factory=Cache)
+    notes: tuple[str, ...] = ()
+    """What was not looked at, in a plan of the configuration alone."""
 
 
-def plan(config: Config, device: str = "cpu", read: Read | None = None, training: bool = True) -> Plan:
+def plan(
+    config: Config, device: str = "cpu", read: Read | None = None, training: bool = True, alone: bool = False
+) -> Plan:
     """Build everything on the meta device. Raises ConfigError with every problem found.
 
     `read` opens the runs that components name; without it only their configurations are looked at. A model that is
-    sampled only (`training` False) does not need the run it learned from.
+    sampled only (`training` False) does not need the run it learned from. `alone`: to count what a network costs, the
+    configuration is enough; files of data and other runs that are not there are noted in `notes` and not refused.
     """
-    builder = Builder(config, None, read, training)
-    builder.dataset = builder.attempt("data", lambda: build_dataset(config, "train"))
+    builder = Builder(config, None, read, training, alone)
+    data = (lambda: outlined(config, builder.notes.append)) if alone else (lambda: build_dataset(config, "train"))
+    builder.dataset = builder.attempt("data", data)
     sampler = builder.attempt("sampler", lambda: build("sampler", config.components["sampler"]))
     guidance = builder.attempt("guidance", lambda: build("guidance", config.components["guidance"], load=builder.load))
     cache = builder.attempt("cache", lambda: build("cache", config.components["cache"]))
@@ -78,7 +84,8 @@ def plan(config: Config, device: str = "cpu", read: Read | None = None, training
         raise ConfigError(builder.problems)
     shape = tuple(builder.dataset.shape)
     grid = Grid(*diffuser.tokenizer.latent_shape(shape))
-    return Plan(config, builder.dataset, grid, diffuser, sampler, guidance, shape, builder.runs, task, cache)
+    return Plan(config, builder.dataset, grid, diffuser, sampler, guidance, shape, builder.runs, task, cache,
+                tuple(dict.fromkeys(builder.notes)))  # fmt: skip
 
 
 def build_task(config: Config, diffuser: Diffuser, shape: tuple[int, int, int, int]) -> Task:

@@ -7,6 +7,7 @@ import ast
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from vidiff.building import count_parameters
 from vidiff.cli import execute, parser
 from vidiff.config import load
 from vidiff.config.checking import describe, plain, short
+from vidiff.config.schema import SLOTS
 from vidiff.engine.profile import human
 from vidiff.errors import Refused
-from vidiff.registry import CONVERTERS, KINDS, Component, Setting, build, did_you_mean
+from vidiff.registry import CONVERTERS, KINDS, Component, Registry, Setting, build, did_you_mean
 from vidiff.types import CondSpec, Grid
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -29,7 +31,7 @@ HOUSE = Path(__file__).resolve().parents[2]
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     made = parser("list_zoo", __doc__, ["", "backbone", "backbone dit_joint", "sampler 'e*'", "--markdown docs/zoo.md"])
-    made.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}; or 'optimizers'")
+    made.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}, converter; or 'optimizers'")
     made.add_argument("name", nargs="?", help="a name, or a pattern with * and ?")
     made.add_argument("--markdown", metavar="FILE.md", help="write everything as a page (docs/zoo.md is this page)")
     made.add_argument("--project", metavar="YAML", help="list this project's own components too")
@@ -41,26 +43,41 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.project:
         load(arguments.project)
     if arguments.markdown:
-        Path(arguments.markdown).write_text(page(), encoding="utf-8")
-        print(arguments.markdown)
+        write_page(Path(arguments.markdown))
         return
     if arguments.kind is None:
         for kind, registry in KINDS.items():
             print(f"{kind:<12} {', '.join(registry.names()) or '-'}")
         return
-    if arguments.kind == "optimizers":
-        print(", ".join(optimizers()))
+    if arguments.kind in ("optimizer", "optimizers"):
+        names = optimizers(arguments.name or "*")
+        print(", ".join(names))
         return
-    if arguments.kind not in KINDS:
-        raise Refused(
-            f"'{arguments.kind}' is not a kind.{did_you_mean(arguments.kind, KINDS)} There is {', '.join(KINDS)}."
-        )
-    registry = KINDS[arguments.kind]
+    registry = registry_of(arguments.kind)
     names = registry.names(arguments.name or "*")
-    if not names:
+    if not names and arguments.name:
         print_component(registry[arguments.name])
+    elif not names:
+        print(f"no {registry.kind} is registered yet.")
     for name in names:
         print_component(registry[name]) if arguments.name else print(f"{name:<20} {registry[name].summary}")
+
+
+def registry_of(word: str) -> Registry:
+    """What a word means: a kind, its plural (the name of its folder in zoo/) or the key of a YAML file that holds one.
+
+    Raises Refused with the nearest kind.
+    """
+    known = {**KINDS, "converter": CONVERTERS}
+    slots = {key: slot.kind for key, slot in SLOTS.items()}
+    for kind in (word, word.removesuffix("s"), slots.get(word)):
+        if kind in known:
+            return known[kind]
+    owners = [f"{kind} {word}" for kind, registry in known.items() if word in registry]
+    if owners:
+        raise Refused(f"'{word}' is no kind but a component: list_zoo.py {' or '.join(owners)}.")
+    kinds = [*known, "optimizers"]
+    raise Refused(f"'{word}' is not a kind.{did_you_mean(word, kinds)} There is {', '.join(kinds)}.")
 
 
 def print_component(component: Component) -> None:
@@ -77,6 +94,14 @@ HEAD = """# The zoo
 Every component that a YAML file can name. Written by `python tools/list_zoo.py --markdown docs/zoo.md`; a test says
 when to run it again. `tiny` are the settings of contract tests. Papers are arXiv numbers, from the head of each file.
 """
+
+
+def write_page(file: Path) -> None:
+    """Write everything as a page, over an earlier one. Raises Refused where something else is."""
+    if file.exists() and not (file.is_file() and file.read_bytes().startswith(HEAD.partition("\n")[0].encode())):
+        raise Refused(f"--markdown {file}: it is there already, and no page of this tool.")
+    file.write_text(page(), encoding="utf-8")
+    print(file)
 
 
 def page() -> str:
@@ -132,11 +157,15 @@ def built(component: Component, settings: Mapping[str, Any]) -> nn.Module:
         )  # fmt: skip
 
 
-def optimizers() -> list[str]:
-    """The names timm offers for optimizer.name."""
+def optimizers(pattern: str = "*") -> list[str]:
+    """The names timm offers for optimizer.name. Raises Refused where none is like the pattern."""
     from vidiff.lazy import prepare_torchvision
 
     prepare_torchvision()
     from timm.optim import list_optimizers
 
-    return list_optimizers()
+    names = list_optimizers()
+    found = [name for name in names if fnmatch(name, pattern)]
+    if not found:
+        raise Refused(f"no optimizer is called '{pattern}'.{did_you_mean(pattern, names)}")
+    return found

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vidiff.building import plan
-from vidiff.cli import execute, parser
+from vidiff.cli import execute, named, parser
+from vidiff.commands.show import say_notes
 from vidiff.config import load
 from vidiff.engine.parallel import pick_device
 from vidiff.engine.profile import Cost, cost, fvcore_macs, human, seconds
@@ -44,12 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--check", action="store_true", help="count again with fvcore, and say whether they agree")
     made.add_argument("--time", action="store_true", help="measure one clip on the device, at the run's precision")
     made.add_argument("--device", default="auto", metavar="NAME", help="where --time measures (auto)")
-    made.add_argument("--out", metavar="csv|md|json|FILE", help="the table as text, or into a file of that ending")
+    made.add_argument(
+        "--out", type=named, metavar="csv|md|json|FILE", help="the table as text, or into a file of that ending"
+    )
     return execute(made, run, argv)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Count and print."""
+    if arguments.by_module is not None and arguments.by_module < 1:
+        raise Refused(f"--by-module is {arguments.by_module}: it must be at least 1.")
     files, overrides = _divide(arguments.items)
     style, target = _style(arguments.out)
     sweeps = [_sweep(text) for text in arguments.sweep]
@@ -75,7 +80,8 @@ def _count(
 ) -> Iterable[tuple[Row, Cost]]:
     for values in itertools.product(*(values for _, values in sweeps)):
         swept = [f"{key}={value}" for (key, _), value in zip(sweeps, values, strict=True)]
-        made = plan(load(file, [*overrides, *swept]))
+        made = plan(load(file, [*overrides, *swept]), alone=True)
+        say_notes(made)
         counted = cost(made)
         row: Row = {"config": Path(file).stem, **dict(s.split("=", 1) for s in swept)}
         row |= {

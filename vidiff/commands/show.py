@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from vidiff.engine.plots import draw_gains, draw_weighting
 from vidiff.engine.profile import cost, human
 from vidiff.errors import Refused
 from vidiff.registry import build
-from vidiff.types import shapes_of
+from vidiff.types import Outline, shapes_of
 from vidiff.video import write_png_strip
 
 
@@ -59,17 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what would be trained."""
-    if arguments.overlay and not arguments.plot:
-        raise Refused(f"--overlay {arguments.overlay[0]}: there is nothing to lay it over. Add --plot DIR.")
-    made = plan(load(arguments.config, arguments.overrides))
+    _check(arguments)
+    made = plan(load(arguments.config, arguments.overrides), alone=True)
+    say_notes(made)
     print(summary(made, World(pick_device("cpu")), cost(made)))
     print("modules")
     for line in modules(made.diffuser, arguments.depth):
         print(f"  {line}")
     if arguments.data:
         file = Path(arguments.data)
-        if file.suffix != ".png" or file.exists():
-            raise Refused(f"--data {file}: name a .png file that does not exist yet.")
+        if isinstance(made.dataset, Outline):
+            raise Refused(f"--data {file}: there are no clips to show; {made.notes[0]}.")
         some = [torch.as_tensor(c["video"]) for c in first_clips(made.dataset, 4 * len(shapes_of(made.dataset)))]
         clips = [clip for clip in some if clip.shape == some[0].shape][:4]
         write_png_strip(file, torch.stack(clips), scale=max(1, 64 // clips[0].shape[-1]))
@@ -78,6 +79,23 @@ def run(arguments: argparse.Namespace) -> None:
         print_floor(made)
     if arguments.plot:
         plot(Path(arguments.plot), arguments, made)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises Refused for flags that make no sense, before anything is built."""
+    if arguments.depth < 1:
+        raise Refused(f"--depth is {arguments.depth}: it must be at least 1.")
+    if arguments.overlay and not arguments.plot:
+        raise Refused(f"--overlay {arguments.overlay[0]}: there is nothing to lay it over. Add --plot DIR.")
+    file = Path(arguments.data or "new.png")
+    if arguments.data and (file.suffix != ".png" or file.exists()):
+        raise Refused(f"--data {file}: name a .png file that does not exist yet.")
+
+
+def say_notes(made: Plan) -> None:
+    """What a plan of the configuration alone did not look at, beside the answer and not in it."""
+    for note in made.notes:
+        print(f"vidiff: note: {note}", file=sys.stderr)
 
 
 def print_floor(made: Plan) -> None:
@@ -107,7 +125,11 @@ def plot(folder: Path, arguments: argparse.Namespace, first: Plan) -> None:
     for text in arguments.overlay:
         another = "=" not in text or Path(text).is_file()
         config = load(text) if another else load(arguments.config, [*arguments.overrides, text])
-        plans[Path(text).stem if another else text] = plan(config)
+        name = Path(text).stem if another and Path(text).stem not in plans else text
+        if name in plans:
+            raise Refused(f"--overlay {text} is there already: each is drawn once.")
+        plans[name] = plan(config, alone=True)
+        say_notes(plans[name])
     objectives = {name: (weighed(made), made.grid) for name, made in plans.items()}
     gains = {folder / f"gain_{i}.png": name for i, name in enumerate(objectives)}
     for file in (folder / "weighting.png", *gains):

@@ -18,7 +18,7 @@ import torch
 
 from vidiff.random import generator
 from vidiff.registry import DATASETS
-from vidiff.types import BadSample, Count, Fraction, Positive
+from vidiff.types import BadSample, Count, Fraction, Outline, Positive
 from vidiff.video import printable
 
 URL = "https://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy"
@@ -52,8 +52,7 @@ class MovingMNIST:
         seed: int,
         split: str,
     ):
-        self.path = Path(root).expanduser()
-        self.path = self.path if self.path.suffix == ".npy" else self.path / "mnist_test_seq.npy"
+        self.path = place(root)
         self.frames, self.horizontal_flip, self.fps = frames, horizontal_flip, fps
         self.seed, self.split, self.num_classes = seed, split, 0
         if download and not self.path.exists():
@@ -64,6 +63,11 @@ class MovingMNIST:
         self.shape = (1, frames, height, width)
         self._latest = length - frames
         self._sequences = portion(count, splits, split)
+
+    @staticmethod
+    def outline(root: str, frames: int, fps: float, **_: Any) -> Outline | None:
+        """Its clips where the file is missing, which is 64x64."""
+        return None if place(root).exists() else Outline((1, frames, 64, 64), fps)
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -81,6 +85,12 @@ class MovingMNIST:
             raise BadSample(printable(self.path), str(error).splitlines()[0]) from None
         video = torch.from_numpy(np.array(pixels))[None]  # (1,T,H,W)
         return {"video": video.flip(-1) if flip else video, "fps": self.fps}
+
+
+def place(root: str) -> Path:
+    """The file that `root` means."""
+    path = Path(root).expanduser()
+    return path if path.suffix == ".npy" else path / "mnist_test_seq.npy"
 
 
 def portion(count: int, splits: tuple[float, float, float], split: str) -> range:

@@ -18,7 +18,7 @@ import torch
 
 from vidiff.random import generator
 from vidiff.registry import DATASETS
-from vidiff.types import BadSample, Count, Fraction, Positive
+from vidiff.types import BadSample, Count, Fraction, Outline, Positive
 from vidiff.video import SUFFIXES, Limits, VideoInfo, check_reader, fit, printable, probe, read_frames
 
 SPLITS = ("train", "val", "test")
@@ -83,6 +83,17 @@ class VideoFolder:
         strange = set(class_names(self.paths)) - set(self.classes) if self.classes else set()
         if strange:
             raise ValueError(f"{printable(self.root)} has the class '{printable(min(strange))}', {root} has not.")
+
+    @staticmethod
+    def outline(
+        root: str, frames: int, size: Sequence[int], fps: float | None, more_shapes: Sequence[Sequence[int]],
+        labels: str, **_: Any,
+    ) -> Outline | None:  # fmt: skip
+        """Its clips where the folder is missing; None with labels, because only folders tell how many classes."""
+        if Path(root).expanduser().exists() or labels != "none":
+            return None
+        shape = (3, frames, *size)
+        return Outline(shape, fps or 25.0, (shape, *((3, *more) for more in more_shapes)))
 
     def __len__(self) -> int:
         return len(self.paths)
