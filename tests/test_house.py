@@ -74,7 +74,7 @@ LAYERS = {  # module prefix -> what of the house it may import
     "vidiff.errors": (),
     "vidiff.random": (),
     "vidiff.precision": (),
-    "vidiff.gate": ("vidiff.types",),
+    "vidiff.gate": ("vidiff.types", "vidiff.errors"),
     "vidiff.diffusion": ("vidiff.diffusion", "vidiff.random", "vidiff.types", "vidiff.precision", "vidiff.registry"),
     "vidiff.video": ("vidiff.types", "vidiff.video", "vidiff.errors"),
     "vidiff.config": ("vidiff.config", "vidiff.registry", "vidiff.types", "vidiff.errors"),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidiff.errors import Refused
 from vidiff.types import Attention
 
 LOG = logging.getLogger("vidiff.attention")
@@ -79,7 +80,7 @@ def decided_while_tracing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Gated:
-    """An attention that is checked before its first answer of a kind. Raises ValueError when it fails."""
+    """An attention that is checked before its first answer of a kind. Raises Refused when it fails."""
 
     gated = True
 
@@ -95,7 +96,7 @@ class Gated:
             return self.on_meta(q, k, v, mask)
         refused = check(self, str(q.device), q.dtype, q.shape[-1], mask is not None)
         if refused:
-            raise ValueError(refused)
+            raise Refused(refused)
         return self.attention(q, k, v, mask)
 
     def refuses(self, device: str, dtype: Any, head_dim: int, masked: bool) -> str | None:
@@ -119,7 +120,7 @@ def check(gated: Gated, device: str, dtype: torch.dtype, head_dim: int, masked: 
         limits = TF32 if coarse else TOLERANCE[dtype]
         passed = values <= limits[0] and gradients <= limits[1]  # False for NaN
         text = f"values off by {values:.1e} of {limits[0]:.1e}, gradients by {gradients:.1e} of {limits[1]:.1e}"
-        way = "Use attention=math" if gated.name != "math" else "This device computes wrongly"
+        way = "Use attention=math" if gated.name != "math" else "This device computes wrongly: use another"
         refused = "" if passed else f"attention={case} does not give softmax(q k'/sqrt(d)) v: {text}. {way}."
         OUTCOMES[case] = Outcome(values, gradients, refused)
         LOG.log(logging.INFO if passed else logging.ERROR, "attention=%s: %s.", case, text)

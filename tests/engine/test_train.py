@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vidiff import gate
 from vidiff.diffusion.objective import Objective
 from vidiff.engine.buckets import Buckets, Passes
 from vidiff.engine.data import BadClips, Order, Tolerant
 from vidiff.engine.log import read_journal
 from vidiff.errors import Stopped
+from vidiff.registry import ATTENTION
 from vidiff.types import BadSample
 from zoo.datasets.moving_digits import MovingDigits
 from zoo.datasets.stand_in import StandIn
@@ -169,3 +171,24 @@ def test_batches_start_anywhere_and_split_without_changing_the_order():
         assert whole == [order(6 * step + row) for row in range(6)]
         assert passes(step, 3) == [whole[:2], whole[2:4], whole[4:]]
         assert passes(step, 1, range(3)) + passes(step, 1, range(3, 6)) == [whole[:3], whole[3:]]
+
+
+def test_an_attention_that_fails_its_gate_stops_the_run_and_stays_on_record(start, tmp_path, monkeypatch):
+    class LosesTheLastKey:
+        def __call__(self, q, k, v, mask=None):
+            return torch.nn.functional.scaled_dot_product_attention(q, k[:, :, :-1], v[:, :, :-1])
+
+        def refuses(self, device, dtype, head_dim, masked):
+            return None
+
+    monkeypatch.setattr(gate, "OUTCOMES", {})
+    ATTENTION.register("loses_the_last_key")(LosesTheLastKey)
+    try:
+        with pytest.raises(Stopped, match=r"^attention=loses_the_last_key on cpu.*Use attention=math\.$"):
+            start("attention=loses_the_last_key")
+    finally:
+        ATTENTION.remove("loses_the_last_key")
+    (case,) = json.loads((tmp_path / "run/env.json").read_text())["attention"].items()
+    assert case[0].startswith("loses_the_last_key on cpu") and "does not give softmax" in case[1]["refused"]
+    assert json.loads((tmp_path / "run/status.json").read_text())["status"] == "stopped"
+    assert not list((tmp_path / "run").glob("checkpoints/step_*")), "nothing was learned"

@@ -34,7 +34,7 @@ from vidiff.engine.runs import read_run, start_from
 from vidiff.engine.sample import Drawing, conditions_of, draw
 from vidiff.engine.signals import Signals
 from vidiff.engine.weights import labels_of
-from vidiff.errors import Interrupted, Stopped
+from vidiff.errors import Interrupted, Refused, Stopped
 from vidiff.precision import widen_convolutions
 from vidiff.random import Random, derive
 from vidiff.registry import build
@@ -158,6 +158,9 @@ class Trainer:
         except (Interrupted, Stopped):
             self.save()
             raise
+        except Refused as error:  # an attention that does not pass its gate
+            self.run.record_attention(gate.report())
+            raise Stopped(str(error)) from None
         finally:
             self.journal.close()
             self.board.close()
