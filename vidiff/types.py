@@ -278,21 +278,6 @@ class Dataset(Protocol):
         """{"video": uint8 (C,T,H,W), "label": int, "text": str, "fps": float …}. Raises BadSample."""
 
 
-def shapes_of(dataset: Dataset) -> list[tuple[int, int, int, int]]:
-    """All shapes (C,T,H,W) of a data set's clips, `dataset.shape` first."""
-    return list(dict.fromkeys(tuple(shape) for shape in (dataset.shape, *getattr(dataset, "shapes", ()))))
-
-
-class Metric(Protocol):
-    """A number about samples, with the protocol it was measured under, which JSON can hold."""
-
-    protocol: dict[str, Any]
-
-    def update(self, real: Tensor, fake: Tensor) -> None:
-        """Take in real and drawn videos, uint8 (B,C,T,H,W), which stay as they are."""
-
-    def compute(self) -> dict[str, float]:
-        """{name: plain number} of all that was shown, whatever the batches. Raises ValueError of nothing shown."""
 @dataclass(frozen=True)
 class Outline:
     """What the settings of a data set alone promise of its clips, where its files are not at hand.
@@ -317,6 +302,21 @@ class Outline:
         return {"video": torch.zeros(self.shape, dtype=torch.uint8, device="cpu"), "fps": self.fps, **label}
 
 
+def shapes_of(dataset: Dataset) -> list[tuple[int, int, int, int]]:
+    """All shapes (C,T,H,W) of a data set's clips, `dataset.shape` first."""
+    return list(dict.fromkeys(tuple(shape) for shape in (dataset.shape, *getattr(dataset, "shapes", ()))))
+
+
+class Metric(Protocol):
+    """A number about samples, with the protocol it was measured under, which JSON can hold."""
+
+    protocol: dict[str, Any]
+
+    def update(self, real: Tensor, fake: Tensor) -> None:
+        """Take in real and drawn videos, uint8 (B,C,T,H,W), which stay as they are."""
+
+    def compute(self) -> dict[str, float]:
+        """{name: plain number} of all that was shown, whatever the batches. Raises ValueError of nothing shown."""
 
 
 VELOCITY = frozenset({"velocity"})

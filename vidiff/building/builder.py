@@ -143,10 +143,10 @@ class Builder:
     def load(self, run: str, asks: frozenset[str] = VELOCITY) -> Frozen:
         """Another run's model, frozen. Raises ValueError when it is not there, has other latents than ours or tells
         nothing of what its estimates are taken for."""
-        if self.dataset is None:
         if self.alone and not (Path(run) / "config.yaml").is_file():
             self.notes.append(f"run {run} is not there: whether its model fits is not known")
             return self.absent(run)
+        if self.dataset is None:
             self.dataset = build_dataset(self.config, "train")
         theirs, meta = meta_model(run, self.config, self.dataset)
         if not asks & meta.objective.tells:
