@@ -153,6 +153,64 @@ def test_the_report_alone(call, ran):
     assert code == 0 and page.is_file() and "start" not in out
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_queue_reports_what_is_finished(tmp_path, monkeypatch, capsys, sent):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "g.yaml").write_text("base: tiny.yaml\ngrid: {optimizer.lr: [0.1, 0.2]}\nreport: {samples: 0}\n")
+
+    class Asked(ablate.Queue):
+        def _end(self, running, code, ended):
+            os.kill(os.getpid(), sent)  # while the first one is taken in, with the second still waiting
+            super()._end(running, code, ended)
+
+    monkeypatch.setattr(ablate, "Queue", Asked)
+    assert ablate.main(["g.yaml", "--device", "cpu", "--jobs", "1"]) == 75
+    out, err = capsys.readouterr()
+    assert "report of what is finished so far: runs/ablations/g/report/index.html" in out
+    assert "1 of 2 runs are done, 1 are left; the same command goes on from here" in err and "Traceback" not in err
+    lines = list(csv.DictReader((tmp_path / "runs/ablations/g/report/table.csv").open()))
+    assert [line["seeds"] for line in lines] == ["1", "0"]
+    page = (tmp_path / "runs/ablations/g/report/report.md").read_text()
+    assert "1 of 2 cells finished" in page and "waiting" in page
+
+
+def test_a_report_alone_needs_no_queue_to_end(call, ran):
+    hold = (
+        "import fcntl,sys; f=open(sys.argv[1],'a+'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); input()"
+    )
+    folder = ran[0] / "runs/ablations/g"
+    typed = (folder / "command.txt").read_bytes()
+    for locked, code in ((folder, 1), (folder / "report", 2)):
+        holder = subprocess.Popen(
+            [sys.executable, "-c", hold, str(locked / ".lock")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert holder.stdout.readline() == "held\n"
+        (folder / "report/table.csv").write_text("old")
+        got, _, err = call("g.yaml", "--report-only")
+        assert got == code and ((folder / "report/table.csv").read_text() == "old") == (code == 2), err
+        assert code == 1 or "report is in use by" in err
+        holder.kill()
+        holder.wait()
+    assert (folder / "command.txt").read_bytes() == typed
+    call("g.yaml", "--report-only")
+
+
+def test_samples_that_are_gone_are_drawn_again_and_not_reported(call, ran):
+    npy = next((ran[0] / "runs/ablations/g").glob("lr0.001-*/samples/euler2-*/sample_0001.npy"))
+    kept = npy.read_bytes()
+    npy.unlink()
+    try:
+        assert "unfinished" in call("g.yaml", "--list", "--only", "sampler.steps=2")[1]
+        assert call("g.yaml", "--report-only")[0] == 1
+    finally:
+        npy.write_bytes(kept)
+        call("g.yaml", "--report-only")
+
+
 def test_a_changed_base_is_noticed_and_nothing_is_run(call, ran):
     base = ran[0] / "tiny.yaml"
     base.write_text(TINY.replace("depth: 2", "depth: 3"))

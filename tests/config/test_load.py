@@ -53,6 +53,19 @@ def test_a_new_component_drops_the_old_settings(tmp_path):
     assert "size" not in config.components["tokenizer"] or config.components["tokenizer"]["size"] != [2, 8, 8]
 
 
+def test_numbers_beyond_the_machine_and_empty_files_are_refused(tmp_path):
+    for key, value in (("optimizer.lr", "1e300"), ("train.steps", 10**20), ("optimizer.betas", "[0.5, 1e-400]"),
+                       ("objective.path", "{name: vp, beta_max: 1e39}"), ("data.speed", "[1, 1e39]")):  # fmt: skip
+        if key == "optimizer.betas":
+            assert loaded(tmp_path, GOOD, f"{key}={value}").optimizer.betas == (0.5, 0.0)
+            continue
+        [problem] = problems(tmp_path, GOOD, f"{key}={value}")
+        assert "no number of the machine is as large" in problem
+    assert loaded(tmp_path, GOOD, f"seed={10**20}").seed == 10**20  # any name of a stream of dice will do
+    with pytest.raises(Refused, match="x.yaml is empty: a configuration names data"):
+        loaded(tmp_path, "# nothing yet\n")
+
+
 def test_references(tmp_path):
     config = loaded(tmp_path, GOOD + "schedule: {warmup_steps: '${train.steps}'}\n")
     assert config.schedule.warmup_steps == 10

@@ -10,7 +10,7 @@ import torch
 import zoo  # noqa: F401
 from vidiff.checks import CHECKS, judge
 from vidiff.commands import check
-from vidiff.registry import CALLBACKS, Component
+from vidiff.registry import CALLBACKS, METRICS, Component
 from vidiff.types import Count
 
 
@@ -104,7 +104,7 @@ class FromNothing(PixelError):
         return {"mse": self.square / max(1, self.elements)}
 
 
-METRICS = [
+METRIC_BUGS = [
     (Tensors, "gives_numbers_with_names", "call .item()"),
     (Endless, "gives_numbers_with_names", "psnr: not finite"),
     (Secretive, "says_its_protocol", "protocol is {}"),
@@ -239,7 +239,7 @@ def test_a_sound_one_keeps_every_promise(kind, target):
 
 @pytest.mark.parametrize(
     ("kind", "target", "name", "words"),
-    [("metric", *bug) for bug in METRICS] + [("callback", *bug) for bug in CALLBACK_BUGS],
+    [("metric", *bug) for bug in METRIC_BUGS] + [("callback", *bug) for bug in CALLBACK_BUGS],
     ids=lambda v: getattr(v, "__name__", ""),
 )
 def test_a_planted_bug_is_caught_by_the_named_check(kind, target, name, words):
@@ -257,6 +257,25 @@ def test_every_kind_is_checked_or_says_which_are(tmp_path, capsys):
         assert check.main(words) == 2
         err = capsys.readouterr().err
         assert len(err.splitlines()) == 1 and (("callback" in err and "metric" in err) or "--list" in err)
+
+
+def test_a_setting_without_a_default_is_asked_for_before_anything_is_checked(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from vidiff.registry import METRICS\n\n\n"
+        "@METRICS.register('my_metric')\n"
+        "class MyMetric:\n"
+        "    size = 0\n\n"
+        "    def __init__(self, size: int):\n"
+        "        self.size = size\n"
+    )
+    try:
+        assert check.main([str(file)]) == 2
+        assert "my_metric cannot be built: name size in tiny=dict(...)" in capsys.readouterr().err
+        assert check.main([str(file), "size=3"]) == 3
+        assert "FAIL gives_numbers_with_names" in capsys.readouterr().out
+    finally:
+        METRICS.remove("my_metric")
 
 
 def test_a_callback_of_ones_own_from_the_command_line(tmp_path, capsys):

@@ -120,6 +120,19 @@ def test_foreign_files_are_refused(tmp_path):
             load(folder)
 
 
+def test_a_state_that_tells_no_step_and_a_run_in_a_checkpoints_place_are_refused(checkpoints):
+    folder = checkpoints.path(2)
+    for raw in (b"[]", b"{}", b'{"step": "2"}', b"3"):
+        (folder / "state.json").write_bytes(raw)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"]["state.json"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(Refused, match="state.json is none of ours"):
+            load(folder)
+    with pytest.raises(Refused, match="is a run: name one of its checkpoints, such as .*step_00000002"):
+        load(checkpoints.folder.parent)
+
+
 def test_another_models_weights_name_the_first_differences():
     module = torch.nn.Linear(3, 5)
     with pytest.raises(Refused, match=r"weight is \(4, 3\), expected \(5, 3\)"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from vidiff.building import Plan
-from vidiff.cli import execute, parser
+from vidiff.cli import execute, named, parser
 from vidiff.engine.ablate.cells import Cell, cells_of, check, select
 from vidiff.engine.ablate.folders import FAILED, FINISHED, Folder, Work, by_run, folder_name
 from vidiff.engine.ablate.grid import Arm, GridFile
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument(
         "overrides", nargs="*", metavar="key=value", help="changes to every cell, or to the grid file: seeds=[0]"
     )
-    made.add_argument("--out", metavar="DIR", help="the folder of the ablation (runs/ablations/NAME)")
+    made.add_argument("--out", type=named, metavar="DIR", help="the folder of the ablation (runs/ablations/NAME)")
     made.add_argument("--device", default="auto", metavar="NAME", help="for jobs.devices: auto (auto, cpu, cuda:1 …)")
     made.add_argument("--jobs", type=int, metavar="N", help="how many runs at a time (per_device on every device)")
     made.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="these cells; may be repeated")
@@ -72,16 +72,27 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if not arguments.report_only:
         folder.check(cells)
-    elif not folder.path.is_dir():
-        raise Refused(f"{folder.path} is not there yet; run the grid without --report-only first.")
+    elif not (folder.path / "grid.yaml").is_file():
+        raise Refused(f"{folder.path} is no ablation yet; run the grid without --report-only first.")
     console = Console(quiet=arguments.quiet)
+
+    def report(of: str = "report") -> None:
+        page = write_report(folder, everything, plans, costs)
+        console.say(f"{of}: {page}\n  look: tensorboard --logdir {folder.path}")
+
+    if arguments.report_only:  # at any time, also while a queue is at work in this folder
+        report()
+        _say_failures(folder, cells)
+        return
     folder.open()
     try:
-        if not arguments.report_only:
-            jobs = _jobs(folder, cells, plans, costs, arguments.retry_failed)[: arguments.limit]
+        jobs = _jobs(folder, cells, plans, costs, arguments.retry_failed)[: arguments.limit]
+        try:
             _work(folder, cells, jobs, seats_of(devices, grid.per_device, arguments.jobs), console)
-        page = write_report(folder, everything, plans, costs)
-        console.say(f"report: {page}\n  look: tensorboard --logdir {folder.path}")
+        except Interrupted:
+            report("report of what is finished so far")
+            raise
+        report()
         _say_failures(folder, cells)
     finally:
         folder.close()

@@ -15,7 +15,7 @@ from vidiff.config.importing import import_components
 from vidiff.config.reading import parse_override
 from vidiff.config.schema import SECTIONS
 from vidiff.errors import Refused, Stopped
-from vidiff.registry import CONVERTERS, KINDS, Component, did_you_mean
+from vidiff.registry import CONVERTERS, KINDS, Component, Setting, did_you_mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,4 +107,8 @@ def with_settings(component: Component, overrides: Sequence[str]) -> Component:
         if refusal:
             raise Refused(f"{key} is {value!r}: it must be {refusal}.")
         tiny[key] = value
+    missing = [s.name for s in component.settings.values() if s.default is Setting.required and s.name not in tiny]
+    if missing:
+        raise Refused(f"{component.name} cannot be built: name {' and '.join(missing)} in tiny=dict(...) where it is "
+                      f"registered, or here: {missing[0]}=...")  # fmt: skip
     return replace(component, tiny=tiny)

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from vidiff.building import plan
-from vidiff.cli import execute, parser
+from vidiff.cli import execute, named, parser
 from vidiff.config import Config, load
 from vidiff.config.reading import parse_override
 from vidiff.engine.checkpoint import Snapshot, sha256
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "overrides", nargs="*", metavar="key=value", help="what weights do not tell (num_heads=4), or the configuration"
     )
     made.add_argument("--family", metavar="NAME", help="whose checkpoint it is (told by its keys where they tell)")
-    made.add_argument("--out", metavar="DIR", help="the run folder to write (runs/<the file's name>)")
+    made.add_argument("--out", type=named, metavar="DIR", help="the run folder to write (runs/<the file's name>)")
     made.add_argument("--to-official", metavar="FILE.safetensors", help="write a run's weights under official names")
     made.add_argument("--weights", metavar="W", help=f"which weights of a run to write: {GRAMMAR} (ema)")
     made.add_argument("--overwrite", action="store_true", help="replace what is there")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from vidiff.building import Plan, build_diffuser, plan, reshaped
+from vidiff.building import Plan, build_diffuser, machine_bytes, plan, reshaped
 from vidiff.cli import add_run_flags, execute, parser
 from vidiff.config import load
 from vidiff.diffuser import Diffuser
@@ -253,6 +254,9 @@ def _shaped(made: Plan, arguments: argparse.Namespace) -> Plan:
     if len(sizes) != 3 or not all(size.isdecimal() and 1 <= int(size) <= 100_000 for size in sizes):
         raise Refused(f"--shape {arguments.shape}: write frames, height and width, as in --shape 8x64x32.")
     shape = (made.shape[0], *map(int, sizes))
+    if math.prod(shape) > machine_bytes():
+        raise Refused(f"--shape {arguments.shape}: one such video is {math.prod(shape) / 2**30:,.0f} GiB, "
+                      f"the machine has {machine_bytes() / 2**30:,.0f}.")  # fmt: skip
     if arguments.compare and shape not in shapes_of(made.dataset):
         raise Refused(f"--compare: no clip of the data is {arguments.shape}; leave it, or --shape, away.")
     try:

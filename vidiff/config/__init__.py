@@ -80,6 +80,8 @@ def load(path: str | Path, overrides: Iterable[str | Change] = ()) -> Config:
     """
     path = Path(path)
     layers = read_layers(path, overrides)
+    if not layers.tree:
+        raise Refused(f"{path} is empty: a configuration names data, tokenizer and backbone at least.")
     for file in layers.imports:
         import_components(file)
     layers.tree = _resolve(layers.tree, path)

@@ -16,6 +16,8 @@ from vidiff.config.schema import PLAIN, SECTIONS, SLOTS, TOP_LEVEL
 from vidiff.registry import BACKBONES, KINDS, Component, Setting, UnknownName, did_you_mean, nearest
 from vidiff.types import Range, Saved
 
+LARGEST = {float: 3.4e38, int: 2**63}
+
 OF_A_BACKBONE = ("attention", "positions")
 """Slots whose components a backbone asks for, or has something of its own."""
 
@@ -177,6 +179,8 @@ class Checker:
         refusal = refuses(annotation, value)
         if refusal:
             self.problem(key, f"{key} is {_show(value)}: it must be {refusal}.")
+        elif _endless(value) and key != "seed":
+            self.problem(key, f"{key} is {_show(value)}: no number of the machine is as large.")
         return float(value) if not refusal and _is_float(annotation) and isinstance(value, int) else value
 
     def _unknown_top(self, key: str) -> None:
@@ -280,6 +284,13 @@ def _one_of(known: list[str], value: Any) -> str:
 def _bounds(bounds: Range) -> list[str]:
     pairs = (("above", bounds.above), ("at least", bounds.min), ("at most", bounds.max))
     return [f"{word} {number:g}" for word, number in pairs if number is not None]
+
+
+def _endless(value: Any) -> bool:
+    """Whether a number, or one in a list, is beyond what float32 and 64 bits of an integer hold."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_endless, value))
+    return abs(value) >= LARGEST[type(value)] if type(value) in LARGEST else False
 
 
 def _is_float(annotation: Any) -> bool:

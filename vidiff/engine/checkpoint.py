@@ -91,7 +91,7 @@ class Checkpoints:
             damaged.append(f"{path} is damaged ({problem})")
         if damaged:
             raise Refused(
-                "no checkpoint of this run is intact: " + "; ".join(damaged) + ". Start a new run with --out."
+                "no checkpoint of this run is intact: " + "; ".join(damaged) + ". Train it anew."
             )
         return None, []
 
@@ -137,6 +137,9 @@ def verify(path: Path) -> None:
     """Raises Refused when this is not an intact checkpoint folder."""
     if not path.is_dir():
         raise Refused(f"{path} is not a checkpoint folder.")
+    inside = sorted((path / "checkpoints").glob(f"{PREFIX}*"))
+    if inside:
+        raise Refused(f"{path} is a run: name one of its checkpoints, such as {inside[-1]}.")
     problem = problem_of(path)
     if problem:
         raise Refused(f"{path} is not an intact checkpoint: {problem}.")
@@ -147,7 +150,10 @@ def load(path: Path, groups: tuple[str, ...] | None = None) -> Snapshot:
     verify(path)
     state = json.loads((path / "state.json").read_text())
     names = groups if groups is not None else tuple(sorted(f.stem for f in path.glob("*.safetensors")))
-    return Snapshot({name: read_tensors(path / f"{name}.safetensors") for name in names}, state)
+    tensors = {name: read_tensors(path / f"{name}.safetensors") for name in names}
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise Refused(f"{path}/state.json is none of ours: it tells no step.")
+    return Snapshot(tensors, state)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

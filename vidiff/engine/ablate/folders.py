@@ -153,7 +153,9 @@ class Folder:
         """Whether the cell's samples are there, as many as are wanted and drawn the way it says."""
         record, parts = self.samples(cell), cell.config.components
         same = all(parts[key].get(k) == v for key in SAMPLING for k, v in (record.get(key) or {}).items())
-        return self.grid.samples == 0 or (same and len(record.get("rows", ())) >= self.grid.samples)
+        enough = len(record.get("rows", ())) >= self.grid.samples
+        there = all((self.draw(cell) / f"sample_{row:04d}.npy").is_file() for row in range(self.grid.samples))
+        return self.grid.samples == 0 or (same and enough and there)
 
     def samples(self, cell: Cell) -> dict[str, Any]:
         """The cell's samples.json, or {}."""

@@ -25,13 +25,25 @@ from vidiff.engine.checkpoint import write_atomic
 from vidiff.engine.data import first_clips
 from vidiff.engine.log import duration
 from vidiff.engine.profile import Cost
+from vidiff.engine.run import take_lock
 
 
 def write_report(folder: Folder, cells: Sequence[Cell], plans: Mapping[Arm, Plan], costs: Mapping[Arm, Cost]) -> Path:
-    """Write report/ from what the run folders hold: report.md, table.csv, plots/, samples and index.html."""
+    """Write report/ from what the run folders hold: report.md, table.csv, plots/, samples and index.html.
+
+    Raises Refused while another process writes it.
+    """
+    folder.report.mkdir(parents=True, exist_ok=True)
+    lock = take_lock(folder.report)
+    try:
+        return _write(folder, cells, plans, costs)
+    finally:
+        lock.close()
+
+
+def _write(folder: Folder, cells: Sequence[Cell], plans: Mapping[Arm, Plan], costs: Mapping[Arm, Cost]) -> Path:
     results = read_results(folder, cells)
     rows = rows_of(folder.grid, results, costs)
-    folder.report.mkdir(parents=True, exist_ok=True)
     for old in (*folder.report.glob("plots/*.png"), *folder.report.glob("samples.*")):
         old.unlink()  # what this report does not have must not be left of an earlier one
     blocks = _blocks(folder, results, rows, plans)
