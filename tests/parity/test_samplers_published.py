@@ -5,7 +5,6 @@ import torch
 
 from tests.parity.test_samplers import F64, Recorded, Run, clean, same
 from vidiff.diffusion.path import Path
-from vidiff.diffusion.table import BetaTable
 from vidiff.registry import build
 
 
@@ -242,9 +241,8 @@ def test_diffusers_dpm_solver_on_the_linear_path():
 
 def test_diffusers_dpm_solver_at_zero_snr():
     """Their last entry is 2^-24 instead of 0, so that its logarithm is finite."""
-    run, bars = Run("diffusers_dpmsolver_c", "dpmpp_2m_zero_snr_v_trailing"), build("path", "zero_snr").alphas_cumprod
-    bars = torch.cat([bars.new_ones(1), bars[:-1], bars.new_tensor([2.0**-24])])
-    path = BetaTable(1 - bars[1:] / bars[:-1])
+    run = Run("diffusers_dpmsolver_c", "dpmpp_2m_zero_snr_v_trailing")
+    path = build("path", {"name": "zero_snr", "last": 2.0**-24})
     times = build("spacing", "trailing")(10, path, (0.0, 1.0))
     assert torch.allclose(path.sigma(times) / path.alpha(times), run["out.sigmas"], rtol=1e-9)
     node = build("sampler", {"name": "dpmpp_2m", "lower_order_final": True})

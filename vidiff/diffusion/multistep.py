@@ -21,7 +21,7 @@ def order_of(i: int, lam: Tensor, order: int, lower_order_final: bool) -> int:
     `lower_order_final` ends with the orders ..., 3, 2, 1 (Lu et al. 2022 (2211.01095), sec. 3.4; below 15 steps).
     """
     left = len(lam) - 1 - i
-    if not (lam[i].isfinite() and lam[i + 1].isfinite()):
+    if not (lam[i].isfinite() and lam[i + 1].isfinite()) or lam[i] == lam[i + 1]:
         return 1
     known = int(lam[: i + 1].flip(0).isfinite().cumprod(0).sum())
     return min(order, known, left if lower_order_final else order)
@@ -36,6 +36,7 @@ def data_step(
     eta: float = 0.0,
     midpoint: bool = False,
     exact: bool = True,
+    half: float = 0.5,
 ) -> Tensor:  # fmt: skip
     """Step i of DPM-Solver++: x0 as a polynomial in lambda through x0s (newest first), integrated exactly.
 
@@ -45,7 +46,8 @@ def data_step(
         x_s = sigma_s/sigma_t e^(-eta h) x + alpha_s ((1 - e^-H) x0 + phi2 x0' h - phi3 x0'' h^2)
 
     `midpoint` has (1 - e^-H) / 2 for phi2 (order 2 only). Not `exact` halves the last term, as the published codes do:
-    their divided difference stands for x0'' h^2, of which it is one half, so that the order remains 2.
+    their divided difference stands for x0'' h^2, of which it is one half, so that the order remains 2. `half` is that
+    of phi3 = phi2/H - 1/2; diffusers' SDE solvers have - 1/2 for it.
     """
     alpha, sigma, lam = levels
     h = lam[i + 1] - lam[i]
@@ -61,7 +63,7 @@ def data_step(
         return x + alpha[i + 1] * (gained / 2 if midpoint else phi2) * slope
     r1 = (lam[i - 1] - lam[i - 2]) / h
     bend = (slope - (x0s[1] - x0s[2]) / r1) / (r0 + r1)
-    return x + alpha[i + 1] * (phi2 * (slope + r0 * bend) - (phi2 / wide - 0.5) * (2 if exact else 1) * bend)
+    return x + alpha[i + 1] * (phi2 * (slope + r0 * bend) - (phi2 / wide - half) * (2 if exact else 1) * bend)
 
 
 def noise_step(

@@ -98,6 +98,10 @@ class Sampler:
         """
         raise NotImplementedError
 
+    def takes(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the steps along times (S+1,) begin and end, (S,) each, as a model is told that can be told."""
+        return times[:-1], times[1:]
+
     def check(self, path: Path, times: Tensor) -> None:
         """Raises ValueError for a path that it cannot follow at these times (S+1,)."""
 
@@ -136,10 +140,10 @@ def levels(path: Path, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return path.alpha(times), path.sigma(times), path.logsnr(times) / 2
 
 
-def halfway(path: Path, t: Tensor, s: Tensor) -> Tensor:
-    """The time whose lambda lies halfway between those of t and s; half the time where one of them is infinite."""
-    logsnr = (path.logsnr(t) + path.logsnr(s)) / 2
-    return torch.where(logsnr.isfinite(), path.time(logsnr.nan_to_num(0.0, 0.0, 0.0)), (t + s) / 2)
+def halfway(path: Path, t: Tensor, s: Tensor, r: float = 0.5) -> Tensor:
+    """The time whose lambda lies a share r of the way from t to s; that share of the time where one is infinite."""
+    logsnr = (1 - r) * path.logsnr(t) + r * path.logsnr(s)
+    return torch.where(logsnr.isfinite(), path.time(logsnr.nan_to_num(0.0, 0.0, 0.0)), (1 - r) * t + r * s)
 
 
 def refuse_ascending(times: Tensor) -> None:

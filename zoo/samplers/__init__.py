@@ -9,6 +9,8 @@ from zoo.samplers import (  # noqa: F401
     dopri5,
     dpm2,
     dpm2_ancestral,
+    dpm_adaptive,
+    dpm_fast,
     dpm_solver,
     dpmpp_2m,
     dpmpp_2m_sde,
@@ -33,5 +35,6 @@ from zoo.samplers import (  # noqa: F401
     predictor_corrector,
     rk4,
     spacings,
+    stopped,
     unipc,
 )

@@ -48,6 +48,10 @@ class Clipped(Sampler):
         aimed = Aiming(clip) if isinstance(estimate, Aiming) else clip
         return self.sampler(aimed, x, times, path, random)
 
+    def takes(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """As the sampler within."""
+        return self.sampler.takes(times)
+
     def check(self, path: Path, times: Tensor) -> None:
         """Raises ValueError where the sampler within does."""
         self.sampler.check(path, times)

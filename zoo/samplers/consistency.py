@@ -13,7 +13,7 @@ from vidiff.registry import SAMPLERS
 from vidiff.types import Count
 
 
-@SAMPLERS.register("consistency", tiny=dict(steps=3), parts={"spacing": "spacing", "path": "path"})
+@SAMPLERS.register("consistency", tiny=dict(steps=2), parts={"spacing": "spacing", "path": "path"})
 class Consistency(Sampler):
     """x_s = alpha_s x0 + sigma_s fresh: believe x0 and noise it anew; one step is the model's own answer.
 
@@ -26,6 +26,10 @@ class Consistency(Sampler):
 
     def __init__(self, steps: Count = 2, spacing: Spacing | str = "uniform", path: Path | str | None = None):
         super().__init__(steps, spacing, path)
+
+    def takes(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Every step is a jump to clean data."""
+        return times[:-1], torch.zeros_like(times[:-1])
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         refuse_ascending(times)

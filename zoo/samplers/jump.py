@@ -16,7 +16,7 @@ from vidiff.registry import SAMPLERS
 from vidiff.types import Count
 
 
-@SAMPLERS.register("jump", tiny=dict(steps=3), parts={"spacing": "spacing", "path": "path"})
+@SAMPLERS.register("jump", tiny=dict(steps=2), parts={"spacing": "spacing", "path": "path"})
 class Jump(Sampler):
     """One evaluation per step, told the time it ends at; `euler` where a belief ends nowhere in particular.
 

@@ -37,8 +37,9 @@ MULTISTEP = {
     "lms",
     "unipc",
 }
-ENDLESS = {"dopri5", "clipped", "jump"}
-"""Deterministic, of no order: adaptive, another sampler's, for models that know where a step ends."""
+ENDLESS = {"dopri5", "clipped", "jump", "dpm_adaptive", "dpm_fast"}
+"""Deterministic, of no order on a given grid: adaptive, another sampler's, for models that know where a step ends, with
+levels of its own (test_dpm_fast.py)."""
 HIGH, LOW = 0.97, 0.03
 
 

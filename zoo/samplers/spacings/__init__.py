@@ -1,6 +1,8 @@
 """Spacings: where the steps of a sampler lie."""
 
 from zoo.samplers.spacings import (  # noqa: F401
+    beta,
+    borrowed,
     dynamic_shifted,
     explicit,
     explicit_levels,

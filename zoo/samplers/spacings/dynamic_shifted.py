@@ -39,5 +39,5 @@ class DynamicShifted(Spacing):
 
     def __call__(self, steps: int, path: Path, interval: Interval) -> Tensor:
         times = self.spacing(steps, path, interval)
-        fraction, factor = times / times[0], torch.tensor(self.mu, dtype=torch.float64, device="cpu").exp()
-        return times[0] * factor / (factor + (1 / fraction - 1) ** self.power)
+        fraction, factor = times / interval[1], torch.tensor(self.mu, dtype=torch.float64, device="cpu").exp()
+        return interval[1] * factor / (factor + (1 / fraction - 1) ** self.power)

@@ -16,12 +16,12 @@ from vidiff.types import Positive
 
 @SPACINGS.register("shifted", parts={"spacing": "spacing"})
 class Shifted(Spacing):
-    """t' = s t / (1 + (s - 1) t) of another spacing, as a fraction of its first time; s = `factor`."""
+    """t' = s t / (1 + (s - 1) t) of another spacing, as a fraction of the interval's end; s = `factor`."""
 
     def __init__(self, factor: Positive = 3.0, spacing: Spacing | str = "uniform"):
         self.factor, self.spacing, self.fixed = factor, spacing, spacing.fixed
 
     def __call__(self, steps: int, path: Path, interval: Interval) -> Tensor:
         times = self.spacing(steps, path, interval)
-        fraction = times / times[0]
-        return times[0] * self.factor * fraction / (1 + (self.factor - 1) * fraction)
+        fraction = times / interval[1]
+        return interval[1] * self.factor * fraction / (1 + (self.factor - 1) * fraction)
