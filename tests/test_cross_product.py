@@ -48,6 +48,7 @@ class Everything:
             "text_tokens": torch.randn(5, 10, generator=dice),
             "text_mask": torch.arange(5) < 3,
             "image_tokens": torch.randn(6, 14, generator=dice),
+            "text_vector": torch.randn(6, generator=dice),
         }
 
 
@@ -145,3 +146,47 @@ def test_the_whole_product(tmp_path, backbone, which, positions):
     logging.disable(logging.INFO)
     for tokenizer, attention in itertools.product(ours(TOKENIZERS), ours(ATTENTION)):
         works_or_is_refused(configured(tmp_path, backbone, CONDITIONS[which], tokenizer, attention, positions))
+
+
+@pytest.mark.parametrize(
+    ("changes", "names", "remedy"),
+    [
+        ({"tokenizer": {"name": "tubelet", "size": [4, 5, 7]}}, "tokenizer tubelet", {"size": [3, 4, 6]}),
+        ({"tokenizer": {"name": "frame_patch", "size": 5}}, "tokenizer frame_patch", {"size": 4}),
+        ({"tokenizer": {"name": "haar3d", "levels": [2, 3, 3]}}, "tokenizer haar3d", {"levels": [1, 2, 3]}),
+        ({"attention": "window", "conditioner": {"name": "text_bytes"}}, "attention window", "sdpa"),
+        ({"guidance": "cfg", "conditioner": "none"}, "guidance cfg", "none"),
+        ({"conditioner": {"name": "text_t5", "model": "toy"}, "backbone": "unet3d"}, "conditioner text_t5", "label"),
+        ({"backbone": {"name": "dit_factorized", "depth": 5}}, "backbone dit_factorized", {"depth": 6}),
+        ({"backbone": {"name": "uvit", "dim": 48, "depth": 4, "num_heads": 2}}, "backbone uvit", {"depth": 5}),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_a_refusal_names_both_and_its_remedy_works(tmp_path, changes, names, remedy):
+    """The remedy is part of the line, and with it the configuration is not refused any more."""
+    tree = {
+        "data": "everything",
+        "tokenizer": "pixels",
+        "conditioner": "label",
+        "backbone": {"name": "dit_joint", "dim": 48, "depth": 2, "num_heads": 2},
+        **changes,
+    }
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError) as error:
+        plan(load(file))
+    (problem,) = error.value.problems
+    assert names in problem and "Use " in problem
+    kind, _, name = names.partition(" ")
+    if isinstance(remedy, dict):
+        ((key, value),) = remedy.items()
+        in_words = "x".join(map(str, value)) if kind == "tokenizer" and key == "size" and value != 4 else str(value)
+        in_words = {"haar3d": "2x4x8", "frame_patch": "1x4x4"}.get(name, in_words)
+        assert in_words in problem.partition("Use ")[2], problem
+        node = tree[kind] if isinstance(tree[kind], dict) else {"name": tree[kind]}
+        tree[kind] = {**node, **remedy}
+    else:
+        assert remedy in problem.partition("Use ")[2], problem
+        tree[kind] = remedy
+    file.write_text(yaml.safe_dump(tree))
+    plan(load(file))

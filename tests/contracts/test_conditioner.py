@@ -45,6 +45,7 @@ def clips(seed):
         "size": torch.randint(100, 900, (B, 2), generator=random),
         "image_tokens": torch.randn(B, 6, 14, generator=random),
         "latent_beside": torch.randn(B, 4, *GRID[1:], generator=random),
+        "text_vector": torch.randn(B, 6, generator=random),
         "camera": torch.cat([turns, torch.randn(B, 8, 3, 1, generator=random)], dim=-1),
         "intrinsics": 0.5 + torch.rand(B, 4, generator=random),
     }

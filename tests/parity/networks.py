@@ -48,7 +48,7 @@ def ours(description, parts, dtype):
     """tokenizer, conditioner, backbone with the weights of `parts`."""
     nodes = description.nodes
     width = nodes["backbone"]["dim"]
-    wiring = dict(width=width, num_classes=description.num_classes)
+    wiring = dict(width=width, num_classes=description.num_classes, grid=description.grid)
     conditioner = build("conditioner", nodes["conditioner"], **wiring)
     conditioner.load_state_dict(parts["conditioner"])
     net = network(description, conditioner.spec)

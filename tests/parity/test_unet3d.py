@@ -34,7 +34,7 @@ def test_forward(name):
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_forward_in_float64(name):
-    """Their frequencies of rotary positions are rounded to float32, ours are not: 4e-10 of the largest output."""
+    """Frequencies of rotary positions are rounded to float32, as theirs."""
     tensors, *_, net = load(name, torch.float64)
     expected = tensors["out64.forward"]
     assert (answer(net, tensors) - expected).abs().max() <= 1e-9 * expected.abs().max()
@@ -64,7 +64,7 @@ def test_there_and_back(name):
     back = converter.to_official({"backbone": net.state_dict(), "conditioner": {}}, described)
     assert back.keys() == state.keys()
     for key, value in state.items():
-        assert torch.allclose(back[key], value, rtol=1e-6 if key.endswith("freqs") else 0, atol=0), key
+        assert torch.equal(back[key], value), key
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,9 +80,8 @@ def test_the_settings_are_read_from_the_weights(name):
 
 def test_foreign_weights_are_refused():
     _, state, _, converter, *_ = load("unet3d_a")
-    for key, text in (("null_cond_emb", "trained with vectors of a text"), ("downs.0.7.weight", "is not a weight of")):
-        with pytest.raises(ValueError, match=text):
-            converter.from_official({**state, key: torch.zeros(1, 3)})
+    with pytest.raises(ValueError, match="'downs.0.7.weight' is not a weight of"):
+        converter.from_official({**state, "downs.0.7.weight": torch.zeros(1, 3)})
     freqs = "mid_temporal_attn.fn.fn.fn.rotary_emb.freqs"
     with pytest.raises(ValueError, match=f"{freqs} are not 10000"):
         converter.from_official({**state, freqs: 2 * state[freqs]})

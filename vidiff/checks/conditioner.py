@@ -37,6 +37,7 @@ def batch(seed: int = 1) -> dict[str, Any]:
         "latent": draw(B, *GRID, seed=seed),
         "image_tokens": draw(B, 6, 14, seed=seed),
         "latent_beside": draw(B, 4, *GRID[1:], seed=seed),
+        "text_vector": draw(B, 6, seed=seed),
         "video": draw(B, 3, 8, 10, 12, seed=seed).clamp(-1, 1),
         "camera": draw(B, 8, 3, 4, seed=seed),
         "intrinsics": 1 + draw(B, 4, seed=seed).abs(),

@@ -292,6 +292,8 @@ def to_official(
     conditions = [slots["conditioner"], *slots["conditioner"].get("parts", [])]
     known = {key: value for node in [*conditions, slots["positions"], slots["backbone"]] for key, value in node.items()}
     known |= {"num_classes": described.num_classes or None, "sizes": made.grid[1:]}
+    size = slots["tokenizer"].get("size")
+    known |= {"patch": size} if isinstance(size, (list, tuple)) else {}
     converter = make_converter(component, {**told, **{k: known[k] for k in component.settings if k in known}})
     parts = {
         part: {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}

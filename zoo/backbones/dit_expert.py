@@ -8,6 +8,7 @@ Axes: B batch, t frames, S tokens of a frame, L tokens of the text, N = t*S, D w
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -111,7 +112,8 @@ class DiTExpert(TextTransformer):
 
     x (B,c,t,h,w), time (B,) or (B,t), cond.tokens (B,L,K), cond.vector (B,dim) -> (B,out_channels,t,h,w).
     `time_dim` is the width of the time's embedding, from sinusoids of `dim` numbers. `ofs`: a second number beside
-    the time, always 2, as CogVideoX 1.5 for image to video has it.
+    the time, always 2, as CogVideoX 1.5 for image to video has it. `placed`: a learned vector for each place of the
+    text and of the video beside their positions, as in CogVideoX 1.0 for image to video; for one grid only.
     """
 
     needs = frozenset({"tokens"})
@@ -131,6 +133,7 @@ class DiTExpert(TextTransformer):
         time_dim: Count = 512,
         time_scale: Positive = 1000.0,
         ofs: bool = False,
+        placed: bool = False,
         recompute: bool = False,
         *,
         grid: Grid,
@@ -155,6 +158,13 @@ class DiTExpert(TextTransformer):
         self.attention, self.head_dim = attention, head_dim(dim, num_heads)
         self.axes = "thw"  # an image is a clip of one frame
         self.positions = positions(dim=dim, head_dim=self.head_dim, grid=self.grid, axes=self.axes)
+        self.places = nn.Parameter(torch.zeros(cond.length + math.prod(self.grid[1:]), dim)) if placed else None
+
+    def check(self, grid: Grid) -> None:
+        """Raises ValueError for other channels, and for another grid where every place has a vector of its own."""
+        super().check(grid)
+        if self.places is not None and grid[1:] != self.grid[1:]:
+            raise ValueError(f"the network has a vector for every place of {self.grid}; this is {grid}.")
 
     def condition(self, time: Tensor, cond: Cond, grid: Grid) -> Tensor:
         """What steers the blocks: time (B,) or (B,t) and a vector (B,dim) -> c (B,1,1,E) or (B,t,1,E)."""
@@ -169,6 +179,9 @@ class DiTExpert(TextTransformer):
         """tokens (B,t,S,D), text (B,L,D) -> (B,t,S,D): positions, then all blocks."""
         place = Placing(self.positions, self.axes, grid, tokens.device, coords)
         tokens, text = place.add(tokens), rearrange(text, "b l d -> b 1 l d")
+        if self.places is not None:
+            of_text, of_video = self.places.split([text.shape[2], math.prod(grid[1:])])
+            tokens, text = tokens + of_video.unflatten(0, (grid.t, -1)), text + of_text
         rotation = still_for(text.shape[2], place.rotation)
         if mask is not None:
             mask = F.pad(mask, (0, tokens.shape[1] * tokens.shape[2]), value=True)[:, None, None]

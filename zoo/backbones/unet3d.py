@@ -23,7 +23,7 @@ from vidiff.precision import no_autocast
 from vidiff.registry import BACKBONES
 from vidiff.types import Attention, Cond, CondSpec, Count, Grid, Positive
 from zoo.layers.attention import Rotation, rotate
-from zoo.layers.embeddings import MAX_PERIOD, angles
+from zoo.layers.embeddings import MAX_PERIOD, finest, rounded_frequencies
 from zoo.layers.unet import UNet, double, halve, steer
 
 SPACE_HEAD = 32
@@ -252,7 +252,7 @@ class UNet3D(UNet):
             stem_time=TimeAttention(dim, num_heads, head_dim),
             distances=Distances(num_heads),
         )  # fmt: skip
-        self.attention, self.head_dim, self.turned = attention, SPACE_HEAD, min(32, head_dim) // 2
+        self.attention, self.head_dim, self.turned = attention, SPACE_HEAD, min(32, head_dim)
         self.time_head_dim = head_dim
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond, present: Tensor | None = None) -> Tensor:
@@ -274,7 +274,9 @@ class UNet3D(UNet):
 
     def rotation(self, t: int, device: torch.device) -> Rotation:
         """cos, sin (t,Dh): at most 32 channels of a head are turned."""
-        turns = angles(torch.arange(t, device=device), self.turned).repeat_interleave(2, dim=-1)
+        exact = finest(device)
+        w = rounded_frequencies(self.turned).to(device, exact)
+        turns = (torch.arange(t, dtype=exact, device=device)[:, None] * w).repeat_interleave(2, dim=-1)
         turns = F.pad(turns, (0, self.time_head_dim - turns.shape[-1]))
-        exact = torch.promote_types(self.distances.table.dtype, torch.float32)
-        return turns.cos().to(exact), turns.sin().to(exact)
+        kept = torch.promote_types(self.distances.table.dtype, torch.float32)
+        return turns.cos().to(kept), turns.sin().to(kept)

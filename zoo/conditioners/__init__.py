@@ -18,4 +18,5 @@ from zoo.conditioners import (  # noqa: F401
     text_clip,
     text_embeddings,
     text_t5,
+    vector_embeddings,
 )

@@ -42,12 +42,16 @@ class Label(nn.Module):
     def forward(self, batch: Batch, drop: Tensor) -> Cond:
         """batch["label"] (B,) in [0,num_classes), drop (B,) bool -> vector (B,width), or tokens (B,1,width).
 
+        With a label for each latent frame (B,t), such as pictures beside a clip have, vector (B,t,width).
         Raises ValueError when the batch has no labels.
         """
         if "label" not in batch:
             raise ValueError("conditioner=label: the batch has no labels. Give one label per sample.")
+        drop = drop if batch["label"].ndim == 1 else drop[:, None]
         label = torch.where(drop, self.num_classes, batch["label"].to(drop.device))
         vector = self.embedding(label)
         if self.route == "vector":
             return Cond(vector=vector)
+        if label.ndim > 1:
+            raise ValueError("conditioner=label: a label for each frame is no token of a clip. Use route=vector.")
         return Cond(tokens=vector[:, None], mask=torch.ones_like(label, dtype=torch.bool)[:, None])

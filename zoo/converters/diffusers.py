@@ -6,12 +6,14 @@ github.com/huggingface/diffusers (Apache-2.0). Nothing here registers a family; 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.converters.official import State
+from vidiff.types import Description
+from zoo.converters.official import State, refuse_foreign
 
 NUMBER = re.compile(r"(?<=blocks\.)\d+")
 
@@ -44,7 +46,7 @@ def rename(state: State, names: Mapping[str, str]) -> dict[str, Tensor]:
 
     Raises ValueError for a key that the table lacks.
     """
-    renamed = {}
+    renamed, foreign = {}, []
     for key, value in state.items():
         number = NUMBER.search(key)
         pattern = NUMBER.sub("*", key)
@@ -54,8 +56,10 @@ def rename(state: State, names: Mapping[str, str]) -> dict[str, Tensor]:
         elif module in names:
             new = f"{names[module]}.{parameter}"
         else:
-            raise ValueError(f"'{key}' is not a weight of this kind of checkpoint. Known modules: {', '.join(names)}.")
+            foreign.append(key)
+            continue
         renamed[new.replace("*", number[0] if number else "*")] = value
+    refuse_foreign(foreign)
     return renamed
 
 
@@ -77,6 +81,31 @@ def unfuse(state: State) -> dict[str, Tensor]:
             rows = separate.pop(key).chunk(len(parts))
             separate |= {key.replace(whole, part): row.contiguous() for part, row in zip(parts, rows, strict=True)}
     return separate
+
+
+def tokenizer(size: Sequence[int]) -> dict[str, Any]:
+    """The tokenizer that cuts patches of this size (t,h,w)."""
+    t, h, w = size
+    return {"name": "frame_patch", "size": h} if t == 1 and h == w else {"name": "tubelet", "size": [t, h, w]}
+
+
+def patch(description: Description) -> tuple[int, int, int]:
+    """The inverse: the size (t,h,w) of a described tokenizer's patches."""
+    node = description.nodes["tokenizer"]
+    return (1, node["size"], node["size"]) if node["name"] == "frame_patch" else tuple(node["size"])
+
+
+def beside(text: dict[str, Any], channels: int, *others: dict[str, Any]) -> dict[str, Any]:
+    """The conditioner of a text, of others and of as many channels of a patch that are no latent's.
+
+    Raises ValueError when there are fewer channels than the latent has.
+    """
+    if channels < 0:
+        raise ValueError(
+            f"it answers {-channels} channels of a patch more than it takes: no model of this family does."
+        )
+    parts = [text, *others, *([{"name": "latent_beside", "channels": channels}] if channels else [])]
+    return parts[0] if len(parts) == 1 else {"name": "several", "parts": parts}
 
 
 def depth(state: State, blocks: str = "transformer_blocks") -> int:

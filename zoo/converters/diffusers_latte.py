@@ -64,12 +64,15 @@ class DiffusersLatte:
         sizes: tuple[Count, Count, Count] = (16, 32, 32),
         length: Count = 120,
         temporal: bool = True,
+        sample_size: Count | None = None,
     ):
         """`sizes` (t,h,w) of the tokens, `length` of the text; `temporal` false leaves the temporal blocks away.
 
-        The published model has heads of 72 channels.
+        `sample_size` of its configuration, where sizes are others: its positions span the same square whatever the
+        grid. The published model has heads of 72 channels, and 64.
         """
         self.num_heads, self.sizes, self.length, self.temporal = num_heads, sizes, length, temporal
+        self.sample_size = sample_size
 
     def describe(self, state: State) -> Description:
         """The components of this checkpoint. Raises ValueError for what nobody says."""
@@ -88,7 +91,7 @@ class DiffusersLatte:
                     "qk_norm": "none",
                     "activation": "gelu_tanh",
                 },
-                "positions": {"name": "sincos"},
+                "positions": {"name": "sincos", "stretch": self._stretch(patch)},
                 "conditioner": {
                     "name": "text_embeddings",
                     "dim": state["caption_projection.linear_1.weight"].shape[1],
@@ -120,6 +123,13 @@ class DiffusersLatte:
         backbone["embed.weight"] = backbone["embed.weight"].unflatten(1, (-1, patch, patch))
         state = unfuse(rename(backbone, inverse(NAMES)))
         return {re.sub(r"^blocks\.(\d+)", _their_block, key): value for key, value in state.items()}
+
+    def _stretch(self, patch: int) -> list[float]:
+        """How many cells along t, h, w count as one: a square of the training's side, with PixArt's scale."""
+        if self.sample_size is None:
+            return [1.0, 1.0, 1.0]
+        base, scale = self.sample_size // patch, max(self.sample_size // 64, 1)
+        return [1.0, *(size / base * scale for size in self.sizes[1:])]
 
     def _interleaved(self, state: State) -> dict[str, Tensor]:
         """Spatial block i as block 2i and temporal block i as 2i + 1; or the spatial ones alone."""

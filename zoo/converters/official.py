@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -42,15 +42,27 @@ PUBLISHED_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 
 def rename(state: State, names: Mapping[str, str]) -> dict[str, Tensor]:
     """Every key by the table of modules (`*` is a block's number). Raises ValueError for a module it lacks."""
-    renamed = {}
+    renamed, foreign = {}, []
     for key, value in state.items():
         module, _, parameter = key.rpartition(".")
         number = re.search(r"(?<=\bblocks\.)\d+", module)
         pattern = re.sub(r"(?<=\bblocks\.)\d+", "*", module)
         if pattern not in names:
-            raise ValueError(f"'{key}' is not a weight of this kind of checkpoint. Known modules: {', '.join(names)}.")
+            foreign.append(key)
+            continue
         renamed[f"{names[pattern].replace('*', number[0] if number else '*')}.{parameter}"] = value
+    refuse_foreign(foreign)
     return renamed
+
+
+def refuse_foreign(keys: Sequence[str]) -> None:
+    """Raises ValueError naming the first of them when there are any."""
+    if len(keys) == 1:
+        raise ValueError(f"'{keys[0]}' is not a weight of this kind of checkpoint.")
+    if keys:
+        more = f" (and {len(keys) - 3} more)" if len(keys) > 3 else ""
+        named = ", ".join(f"'{key}'" for key in keys[:3])
+        raise ValueError(f"{named}{more} are not weights of this kind of checkpoint.")
 
 
 def inverse(names: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 The network answers noise; its time is the step 0…999 of a cosine table with betas up to 0.9999, our label that divided
 by 1000. The frequencies of its rotary positions are stored with every attention, ours are computed. A model that was
-trained with text (null_cond_emb) takes a vector that no component here gives, and is refused.
+trained with text takes a vector beside the time, and a learned one for none (null_cond_emb).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from vidiff.registry import CONVERTERS
 from vidiff.types import Count, Grid
 from zoo.converters.official import Description, Parts, State, inverse
-from zoo.layers.embeddings import angles
+from zoo.layers.embeddings import rounded_frequencies
 
 RES = {
     "block1.proj": "conv1",
@@ -52,6 +52,7 @@ NAMES = {
 
 FREQUENCIES = ".rotary_emb.freqs"
 TIME_ATTENTION = "fn.fn.fn.to_qkv.weight"
+NULL = "null_cond_emb"
 
 
 @CONVERTERS.register("unet3d")
@@ -71,12 +72,13 @@ class Unet3D:
         levels = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("downs."))
         widths = [len(state[f"downs.{i}.0.block1.proj.weight"]) for i in range(levels)]
         num_heads, out = table.shape[1], len(state["final_conv.1.weight"])
+        vector = {"name": "vector_embeddings", "dim": state[NULL].shape[1]} if NULL in state else {"name": "none"}
         backbone = {
             "name": "unet3d",
             "dim": dim,
             "multipliers": [width // dim for width in widths],
             "num_heads": num_heads,
-            "head_dim": len(state[f"init_temporal_attn.{TIME_ATTENTION}"]) // 3 // num_heads,
+            "head_dim": head_dim(state),
             "kernel": kernel,
             "linear_attention": any(key.startswith("downs.0.2.") for key in state),
             "time_scale": 1000.0,
@@ -85,7 +87,7 @@ class Unet3D:
             nodes={
                 "tokenizer": "pixels",
                 "backbone": backbone,
-                "conditioner": "none",
+                "conditioner": vector,
                 "objective": {
                     "name": "iddpm" if out == 2 * channels else "epsilon",
                     "path": {"name": "ddpm_cosine", "cap": 0.9999},
@@ -96,23 +98,22 @@ class Unet3D:
         )
 
     def from_official(self, state: State) -> Parts:
-        """Official state dict -> ours. Raises ValueError for foreign keys, text conditions and other frequencies."""
-        if "null_cond_emb" in state:
-            raise ValueError(
-                "this U-Net was trained with vectors of a text (null_cond_emb), which no conditioner gives."
-            )
+        """Official state dict -> ours. Raises ValueError for foreign keys and other frequencies."""
         refuse_other_frequencies(state)
-        weights = {key: value for key, value in state.items() if not key.endswith(FREQUENCIES)}
-        return {"backbone": {ours(key): shaped_here(key, value) for key, value in weights.items()}, "conditioner": {}}
+        weights = {key: value for key, value in state.items() if key != NULL and not key.endswith(FREQUENCIES)}
+        null = {"null": state[NULL][0]} if NULL in state else {}
+        return {"backbone": {ours(key): shaped_here(key, value) for key, value in weights.items()}, "conditioner": null}
 
     def to_official(self, parts: Parts, description: Description) -> dict[str, Tensor]:
         """Ours -> official state dict."""
         state = {}
         for key, value in parts["backbone"].items():
             state[theirs(key)] = shaped_there(theirs(key), value)
-        turned = min(32, description.nodes["backbone"]["head_dim"]) // 2
+        if parts.get("conditioner"):
+            state[NULL] = parts["conditioner"]["null"][None]
+        turned = min(32, description.nodes["backbone"]["head_dim"])
         for key in [key for key in state if key.endswith(TIME_ATTENTION) and not key.startswith("mid_spatial")]:
-            state[key.removesuffix(".to_qkv.weight") + FREQUENCIES] = frequencies(turned)
+            state[key.removesuffix(".to_qkv.weight") + FREQUENCIES] = rounded_frequencies(turned)
         return state
 
 
@@ -161,13 +162,16 @@ def linear_attention(key: str) -> bool:
     return key.endswith((".2.fn.fn.to_qkv.weight", ".2.fn.fn.to_out.weight"))
 
 
-def frequencies(num: int) -> Tensor:
-    """(num,): 10000^(-i/num)."""
-    return angles(torch.ones(()), num).float()
+def head_dim(state: State) -> int:
+    """The channels of a head of temporal attention."""
+    num_heads = state["time_rel_pos_bias.relative_attention_bias.weight"].shape[1]
+    return len(state[f"init_temporal_attn.{TIME_ATTENTION}"]) // 3 // num_heads
 
 
 def refuse_other_frequencies(state: State) -> None:
     """Raises ValueError when the stored rotary frequencies are not those that are computed here."""
-    for key, value in state.items():
-        if key.endswith(FREQUENCIES) and not torch.allclose(value.cpu().float(), frequencies(len(value)), rtol=1e-5):
-            raise ValueError(f"{key} are not 10000^(-i/{len(value)}): this is not a checkpoint of Unet3D.")
+    expected = rounded_frequencies(min(32, head_dim(state)))
+    for key in [key for key in state if key.endswith(FREQUENCIES)]:
+        found = state[key].cpu().float()
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-5):
+            raise ValueError(f"{key} are not 10000^(-i/{len(expected)}): this is not a checkpoint of Unet3D.")

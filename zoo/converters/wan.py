@@ -3,7 +3,8 @@
 It takes latents of its VAE in patches, 1000 sigma as time, and answers noise - x0 in patches ordered
 (pt ph pw c). The image-to-video model has more channels at its entrance, our condition's `channels` (in patches, as
 the tokenizer orders the latent's), and a second set of keys and values for the tokens of an image, our condition's
-`image`: conditioners text_embeddings, image_embeddings and latent_beside together.
+`image`: conditioners text_embeddings, image_embeddings and latent_beside together. The model of a first and a last
+frame has the tokens of both one after the other, and a learned vector for each place of them.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from zoo.converters.diffusers import (
     CROSS_ATTENTION,
     SELF_ATTENTION,
     TIME,
+    beside,
     depth,
     feed_forward,
     fuse,
     heads,
+    patch,
     rename,
+    tokenizer,
     under,
     unfuse,
 )
@@ -47,7 +51,7 @@ NAMES = {
     **under("blocks.*.attn2", "blocks.*.cross", {"add_kv": "kv_image", "norm_added_k": "k_norm_image"}),
 }
 
-PATCH = (1, 2, 2)
+PLACES = "condition_embedder.image_embedder.pos_embed"
 EXTRA = "embed_channels.weight"
 HEAD_ROWS = ("head.linear.weight", "head.linear.bias")
 
@@ -74,15 +78,13 @@ class Wan:
 
     def describe(self, state: State) -> Description:
         """The components of this checkpoint. Raises ValueError for what nobody says."""
-        dim, _, *patch = state["patch_embedding.weight"].shape
-        if tuple(patch) != PATCH:
-            raise ValueError(f"patches are {patch}, and a Wan checkpoint has {list(PATCH)}.")
+        dim, _, *size = state["patch_embedding.weight"].shape
         num_heads = heads(dim, self.num_heads, 128)
         side = 2 * (dim // num_heads // 6)  # channels of a head that belong to h, and as many to w
         out = len(state["proj_out.bias"])
         return Description(
             nodes={
-                "tokenizer": {"name": "frame_patch", "size": PATCH[1]},
+                "tokenizer": tokenizer(size),
                 "backbone": {
                     "name": "dit_cross",
                     "dim": dim,
@@ -104,31 +106,35 @@ class Wan:
 
     def _conditioner(self, state: State) -> dict:
         dim = state["condition_embedder.text_embedder.linear_1.weight"].shape[1]
-        parts = [{"name": "text_embeddings", "dim": dim, "length": self.length}]
+        text, image = {"name": "text_embeddings", "dim": dim, "length": self.length}, []
         if "condition_embedder.image_embedder.norm1.weight" in state:
             dim = len(state["condition_embedder.image_embedder.norm1.weight"])
-            parts.append({"name": "image_embeddings", "dim": dim, "places": self.places})
-        channels = state["patch_embedding.weight"][0].numel() - len(state["proj_out.bias"])
-        parts += [{"name": "latent_beside", "channels": channels}] if channels else []
-        return parts[0] if len(parts) == 1 else {"name": "several", "parts": parts}
+            places = {"places": state[PLACES].shape[1], "placed": True} if PLACES in state else {"places": self.places}
+            image = [{"name": "image_embeddings", "dim": dim, **places}]
+        return beside(text, state["patch_embedding.weight"][0].numel() - len(state["proj_out.bias"]), *image)
 
     def from_official(self, state: State) -> Parts:
         """Official state dict -> ours. Raises ValueError for foreign keys."""
-        backbone = rename(fuse(state), NAMES)
+        table = {"parts.1.table": state[PLACES][0]} if PLACES in state else {}
+        backbone = rename(fuse({k: v for k, v in state.items() if k != PLACES}), NAMES)
         backbone = {k: v.flatten(0, 1) if k.endswith("table") else v for k, v in backbone.items()}  # (1,6,D) -> (6,D)
-        weight, latents = backbone["embed.weight"], len(state["proj_out.bias"]) // (PATCH[1] * PATCH[2])
+        weight = backbone["embed.weight"]
+        pt, ph, pw = weight.shape[2:]
+        latents = len(state["proj_out.bias"]) // (pt * ph * pw)
         backbone["embed.weight"] = weight[:, :latents].flatten(1)
         if weight.shape[1] > latents:
             backbone[EXTRA] = weight[:, latents:].flatten(1)
         for name in HEAD_ROWS:
-            backbone[name] = rearrange(backbone[name], "(p q c) ... -> (c p q) ...", p=PATCH[1], q=PATCH[2])
-        return {"backbone": backbone, "conditioner": {}}
+            backbone[name] = rearrange(backbone[name], "(t p q c) ... -> (c t p q) ...", t=pt, p=ph, q=pw)
+        return {"backbone": backbone, "conditioner": table}
 
     def to_official(self, parts: Parts, description: Description) -> dict[str, Tensor]:
         """Ours -> official state dict."""
+        pt, ph, pw = patch(description)
         backbone = {k: v[None] if k.endswith("table") else v for k, v in parts["backbone"].items()}
         for name in HEAD_ROWS:
-            backbone[name] = rearrange(backbone[name], "(c p q) ... -> (p q c) ...", p=PATCH[1], q=PATCH[2])
+            backbone[name] = rearrange(backbone[name], "(c t p q) ... -> (t p q c) ...", t=pt, p=ph, q=pw)
         weight = torch.cat([backbone["embed.weight"], *[backbone.pop(k) for k in list(backbone) if k == EXTRA]], dim=1)
-        backbone["embed.weight"] = rearrange(weight, "d (c t p q) -> d c t p q", t=PATCH[0], p=PATCH[1], q=PATCH[2])
-        return unfuse(rename(backbone, inverse(NAMES)))
+        backbone["embed.weight"] = rearrange(weight, "d (c t p q) -> d c t p q", t=pt, p=ph, q=pw)
+        tables = [value[None] for key, value in parts.get("conditioner", {}).items() if key.endswith(".table")]
+        return unfuse(rename(backbone, inverse(NAMES))) | dict(zip([PLACES], tables))

@@ -75,6 +75,11 @@ def angles(position: Tensor, num: int, base: float = MAX_PERIOD) -> Tensor:
     return position.to(exact)[..., None] * w
 
 
+def rounded_frequencies(dim: int) -> Tensor:
+    """(dim//2,): 10000^(-2i/dim) with the roundings to float32 that published rotary positions were trained with."""
+    return 1 / MAX_PERIOD ** (torch.arange(0, dim, 2)[: dim // 2].float() / dim)
+
+
 def finest(device: torch.device) -> torch.dtype:
     """float64, or float32 on the one device without it (mps)."""
     return torch.float32 if device.type == "mps" else torch.float64

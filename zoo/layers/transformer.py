@@ -107,13 +107,17 @@ class VideoTransformer(nn.Module):
         return tokens.to(self.embed.weight.dtype)
 
     def condition(self, time: Tensor, cond: Cond, grid: Grid) -> Tensor:
-        """What steers the blocks: time (B,) or (B,t) and a vector (B,D) -> c (B,1,1,D) or (B,t,1,D)."""
+        """What steers the blocks: time (B,) or (B,t), a vector (B,D) or (B,t,D) -> c (B,1,1,D) or (B,t,1,D)."""
         if time.ndim == 2 and time.shape[1] != grid.t:
             raise ValueError(f"{time.shape[1]} times for {grid.t} frames: give one per sample or one per frame.")
         if (cond.vector is not None) != self.conditioned:
             raise ValueError(f"the network was built {'with' if self.conditioned else 'without'} a condition vector.")
         c = self.time(time if time.ndim == 2 else time[:, None])
-        return rearrange(c if cond.vector is None else c + cond.vector[:, None], "b t d -> b t 1 d")
+        if cond.vector is None:
+            return c[:, :, None]
+        if cond.vector.ndim == 3 and cond.vector.shape[1] != grid.t:
+            raise ValueError(f"{cond.vector.shape[1]} vectors for {grid.t} frames: give one per sample or per frame.")
+        return (c + (cond.vector if cond.vector.ndim == 3 else cond.vector[:, None]))[:, :, None]
 
     def walk(self, tokens: Tensor, c: Tensor, grid: Grid, coords: Tensor | None) -> Tensor:
         """tokens (B,t,S,D), at places (B,N,3) where each sample has its own, through the blocks -> (B,t,S,D)."""

@@ -31,7 +31,7 @@ def test_turning_time_is_exact_and_its_own_inverse():
 
 def test_a_foreign_checkpoint_is_refused():
     _, state, _ = read("models", "nanosora_a")
-    with pytest.raises(ValueError, match="is not a weight of this kind of checkpoint"):
+    with pytest.raises(ValueError, match=r"and \d+ more\) are not weights of this kind of checkpoint"):
         rename(state, dit.DIT_NAMES)
     _, state, _ = read("models", "dit_a")
     with pytest.raises(ValueError, match=r"'blocks.0.attn.extra.weight' is not a weight"):
