@@ -102,7 +102,8 @@ def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str]
     except Stopped as error:
         return _report("stopped", error, arguments, STOPPED)
     except Interrupted as error:
-        return _report("interrupted", error, arguments, INTERRUPTED, "; the same command goes on from here")
+        then = "; the same command goes on from here" if made.get_default("goes_on") else ""
+        return _report("interrupted", error, arguments, INTERRUPTED, then)
     except KeyboardInterrupt:
         print("vidiff: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -130,6 +130,14 @@ def test_an_error_of_the_disk_is_one_line(capsys):
             assert capsys.readouterr().err == "vidiff: stopped: No space left on device\n"
 
 
+def test_only_what_can_be_gone_on_with_says_so(capsys):
+    for goes_on, told in ((True, "; the same command goes on from here"), (False, "")):
+        made = cli.parser("sample", "", ["x"])
+        made.set_defaults(**({"goes_on": True} if goes_on else {}))
+        assert cli.execute(made, lambda arguments: os.kill(os.getpid(), signal.SIGTERM), []) == 75
+        assert capsys.readouterr().err == f"vidiff: interrupted: SIGTERM received{told}\n"
+
+
 @pytest.mark.parametrize("kib", [2, 40])
 def test_a_disk_that_takes_no_more_stops_a_run_in_one_line(tmp_path, kib):
     """Files may not grow beyond so much: the log or the checkpoint cannot be written."""

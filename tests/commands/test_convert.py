@@ -1,9 +1,11 @@
 """Official weights through the command line: the official answers come out, and the official bits go back."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import zoo  # noqa: F401
@@ -168,6 +170,31 @@ def test_what_is_refused(tmp_path, capsys):
     )
     assert "does not exist" in refused(capsys, tmp_path / "dit.safetensor", *out)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_no_checkpoint_to_read(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("name: x\n")
+    assert "is a run: write its weights with --to-official" in refused(capsys, tmp_path, "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_disk_that_takes_no_more_leaves_the_file_that_was_there(tmp_path, capsys, monkeypatch):
+    _, run = converted(tmp_path, "dit_d", "dit")
+    target = tmp_path / "back.safetensors"
+    target.write_bytes(b"precious")
+    words = [str(run), "--to-official", str(target), "--overwrite", "--quiet"]
+
+    def full(tensors, file):
+        Path(file).write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(convert, "save_file", full)
+        assert convert.main(words) == 3
+    err = capsys.readouterr().err
+    assert "back.safetensors cannot be written" in err and "No space left" in err and len(err.splitlines()) == 1
+    assert target.read_bytes() == b"precious" and [p.name for p in tmp_path.glob(".back*")] == []
+    assert convert.main(words) == 0 and load_file(target)
 
 
 def test_malformed_files(tmp_path, capsys):

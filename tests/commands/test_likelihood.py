@@ -40,6 +40,20 @@ def test_bits_with_their_protocol(trained, capsys):
     assert likelihood.main([*argv, "--num", "1"]) == 2 and "--num is 1" in capsys.readouterr().err
 
 
+def test_wrong_flags_are_refused_before_anything_is_measured(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(likelihood, "measure", None)
+    (tmp_path / "file").write_text("x")
+    for words, told in ((["--seed", "-1"], "--seed is -1"), (["--rtol", "nan"], "--rtol is nan"),
+                        (["--out", str(tmp_path), "--overwrite"], "name a file in a folder"),
+                        (["--out", str(tmp_path / "file/x.json")], "name a file in a folder"),
+                        (["--out", ""], "the name is empty")):  # fmt: skip
+        try:
+            code = likelihood.main([str(trained), "--num", "2", "--device", "cpu", *words])
+        except SystemExit as left:
+            code = left.code
+        assert code == 2 and told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("name", "scale"), [("pixels", 1.0), ("tubelet", 1.0)])
 def test_the_scale_of_an_encoding(name, scale):
     tokenizer, video = (

@@ -108,6 +108,16 @@ def test_a_sweep_as_a_table_and_a_plot(nowhere, capsys):
     assert capsys.readouterr().out.splitlines()[1].startswith("| ---")
 
 
+def test_files_of_one_name_are_told_apart_and_one_file_is_counted_once(nowhere, capsys):
+    text = (ROOT / "projects/nano_sora.yaml").read_text()
+    for folder, depth in (("a", 2), ("b", 3)):
+        (nowhere / folder).mkdir()
+        (nowhere / folder / "x.yaml").write_text(text.replace("depth: 8", f"depth: {depth}"))
+    assert profile_flops.main(["a/x.yaml", "b/x.yaml", "a/x.yaml", "--out", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["config"] for row in rows] == ["a/x.yaml", "b/x.yaml"]
+
+
 # ---- flags ----
 
 

@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--dry-run", action="store_true", help="everything once for every arm, nothing written")
     made.add_argument("--retry-failed", action="store_true", help="run the failed ones again as well")
     made.add_argument("--report-only", action="store_true", help="write the report of what there is, and stop")
+    made.set_defaults(goes_on=True)
     return execute(made, run, argv)
 
 

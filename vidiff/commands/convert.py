@@ -4,10 +4,12 @@ averages as a run of its own (EDM2's post-hoc average among them)."""
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from vidiff.building import plan
@@ -34,7 +36,7 @@ from vidiff.engine.profile import human
 from vidiff.engine.run import RunFolder, command_line
 from vidiff.engine.runs import find_checkpoint
 from vidiff.engine.weights import GRAMMAR, parse_weights, read_weights
-from vidiff.errors import Refused
+from vidiff.errors import Refused, Stopped
 from vidiff.registry import CONVERTERS, Component
 
 
@@ -77,6 +79,9 @@ def run(arguments: argparse.Namespace) -> None:
 def read_in(arguments: argparse.Namespace) -> None:
     """A published checkpoint -> a run folder."""
     source = Path(arguments.source)
+    if (source / "config.yaml").is_file():
+        raise Refused(f"{source} is a run: write its weights with --to-official FILE.safetensors, or one of its "
+                      "averages as a run of its own with --weights W --out DIR.")  # fmt: skip
     whole, group = read_state(source)
     state, inside = network_in(whole)
     component = family_of(state, arguments.family)
@@ -123,7 +128,14 @@ def write_back(arguments: argparse.Namespace) -> None:
     told = {**state.get("converted", {}).get("settings", {}), **told}
     official = to_official(made, kept.tensors, CONVERTERS[family], told, lying_aside(checkpoint))
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in official.items()}, str(target))
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        save_file({key: value.contiguous() for key, value in official.items()}, str(partial))
+        partial.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise Stopped(f"{target} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
     if not arguments.quiet:
         print(f"{len(official)} tensors of {checkpoint} ({kept.label}) as {family}: {target}")
 

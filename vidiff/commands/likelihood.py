@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
     parse_weights(arguments.weights)
     folder, checkpoint = find_checkpoint(Path(arguments.run))
     file = Path(arguments.out or folder / "eval" / f"likelihood_{checkpoint.name}.json")
+    if file.is_dir() or next(p for p in (file.parent, *file.parents) if p.exists()).is_file():
+        raise Refused(f"--out {file}: name a file in a folder.")
     if file.exists() and not arguments.overwrite:
         raise Refused(f"{file} is there already; add --overwrite, or choose another with --out.")
     device = pick_device(arguments.device)
@@ -145,7 +147,7 @@ def _summary(bits: Tensor) -> dict[str, Any]:
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
     ranges = {"num": (2, 100_000), "batch_size": (1, 100_000), "probes": (1, 10_000), "rtol": (1e-7, 0.1)}
-    for name, (low, high) in ranges.items():
+    for name, (low, high) in (ranges | {"seed": (0, 2**63)}).items():
         value = getattr(arguments, name)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise Refused(f"--{name.replace('_', '-')} is {value}: it must be between {low:g} and {high:g}.")

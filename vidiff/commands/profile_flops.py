@@ -60,7 +60,10 @@ def run(arguments: argparse.Namespace) -> None:
     sweeps = [_sweep(text) for text in arguments.sweep]
     if arguments.plot and (not sweeps or not arguments.plot.endswith(".png") or Path(arguments.plot).exists()):
         raise Refused(f"--plot {arguments.plot}: draw a --sweep, into a .png file that does not exist yet.")
-    costs = [entry for file in files for entry in _count(arguments, file, overrides, sweeps)]
+    stems = [Path(file).stem for file in files]
+    names = [stem if stems.count(stem) == 1 else file for file, stem in zip(files, stems, strict=True)]
+    pairs = zip(files, names, strict=True)
+    costs = [entry for file, name in pairs for entry in _count(arguments, file, name, overrides, sweeps)]
     rows, tables = [row for row, _ in costs], [_tables(arguments, row["config"], c) for row, c in costs]
     nested = [row for table in tables for row in table]
     text = render(rows, style) + (("\n" + render(nested, style)) if nested else "")
@@ -76,14 +79,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _count(
-    arguments: argparse.Namespace, file: str, overrides: list[str], sweeps: list[tuple[str, list[str]]]
+    arguments: argparse.Namespace, file: str, name: str, overrides: list[str], sweeps: list[tuple[str, list[str]]]
 ) -> Iterable[tuple[Row, Cost]]:
     for values in itertools.product(*(values for _, values in sweeps)):
         swept = [f"{key}={value}" for (key, _), value in zip(sweeps, values, strict=True)]
         made = plan(load(file, [*overrides, *swept]), alone=True)
         say_notes(made)
         counted = cost(made)
-        row: Row = {"config": Path(file).stem, **dict(s.split("=", 1) for s in swept)}
+        row: Row = {"config": name, **dict(s.split("=", 1) for s in swept)}
         row |= {
             "backbone": made.config.components["backbone"]["name"],
             "video": "x".join(map(str, made.dataset.shape)),
@@ -171,7 +174,7 @@ def _divide(items: Sequence[str]) -> tuple[list[str], list[str]]:
     files = [item for item in items if "=" not in item or Path(item).is_file()]
     if not files:
         raise Refused("name at least one YAML file.")
-    return files, [item for item in items if item not in files]
+    return list(dict.fromkeys(files)), [item for item in items if item not in files]
 
 
 def _sweep(text: str) -> tuple[str, list[str]]:

@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--print-config", action="store_true", help="print the complete configuration and stop")
     made.add_argument("--overwrite", action="store_true", help="delete what the run folder holds and start again")
     made.add_argument("--allow-change", action="store_true", help="go on although steps, optimizer or schedule changed")
+    made.set_defaults(goes_on=True)
     return execute(made, run, argv)
 
 
