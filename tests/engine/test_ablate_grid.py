@@ -6,6 +6,7 @@ import zoo  # noqa: F401
 from vidiff.config import ConfigError
 from vidiff.engine.ablate.folders import folder_name
 from vidiff.engine.ablate.grid import text
+from vidiff.engine.ablate.pictures import plot_curves, training_of
 from vidiff.engine.ablate.reading import read_grid
 from vidiff.errors import Refused
 
@@ -115,6 +116,13 @@ def test_refused_with_the_line_and_the_nearest_name(grid, lines, told):
         grid(lines)
     assert len(refused.value.problems) == 1
     assert told in refused.value.problems[0]
+
+
+def test_arms_that_share_a_training_have_one_curve(grid, tmp_path):
+    made = grid("grid: {optimizer.lr: [0.01, 0.1], sampler.steps: [2, 3]}")
+    assert [training_of(arm) for arm in made.arms()] == ["lr=0.01", "lr=0.01", "lr=0.1", "lr=0.1"]
+    assert {training_of(arm) for arm in grid("grid: {sampler.steps: [2, 3]}").arms()} == {"all arms"}
+    assert plot_curves(tmp_path / "none.png", made, [], [], own_units=False) is None
 
 
 def test_what_is_typed_changes_all_cells_or_the_grid_itself(grid):

@@ -69,6 +69,18 @@ def test_the_commands_of_a_job_come_one_after_the_other_until_one_fails(queue, t
     assert (tmp_path / "a.log").read_text().count("$ OMP_NUM_THREADS=") == 2
 
 
+def test_a_job_goes_on_behind_a_failure_where_it_can_and_remembers_the_first(queue, tmp_path):
+    ready = tmp_path / "ready"
+    steps = ["print('not yet'); raise SystemExit(4)", "print('never')"]
+    sampled = [f"open(r'{ready}', 'w')", "print('bad'); print('  ^^^^'); raise SystemExit(5)", "raise SystemExit(6)",
+               f"open(r'{ready}', 'w').write('drawn')"]  # fmt: skip
+    options = {name: {"goes_on": ready.is_file} for name in ("a", "b")}
+    outcomes = queue({"a": steps, "b": sampled}, **options).run()
+    assert {name: o.code for name, o in outcomes.items()} == {"a": 4, "b": 5}
+    assert outcomes["a"].last_lines[-1] == "not yet" and outcomes["b"].last_lines[-1] == "bad"
+    assert ready.read_text() == "drawn"
+
+
 def test_seats_share_devices_and_threads(monkeypatch, queue, tmp_path):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     seats = seats_of(["cuda:0", "cuda:1"], per_device=2)

@@ -198,12 +198,13 @@ def test_the_report_holds_everything_itself(made):
     plans = {cell.arm: plan(cell.config) for cell in cells[::2]}
     page = write_report(folder, cells, plans, {})
     text = page.read_text()
-    assert {p.name for p in folder.report.iterdir()} == {
+    assert {p.name for p in folder.report.iterdir()} - {".lock"} == {
         "index.html", "report.md", "table.csv", "plots", "samples.gif", "samples.png",
     }  # fmt: skip
     assert {p.name for p in (folder.report / "plots").iterdir()} == {"metric.png", "curves.png", "levels.png"}
     assert text.count('src="data:image/') == 5 and "http" not in text and 'src="plots' not in text
     assert "<code>python tools/ablate.py grid.yaml --jobs 2</code>" in text
+    assert "<th class=words>" in text and "<td class=words>" in text and "<td>" in text
     assert "2.50 ± 0.71" in text and "optimizer.lr: [0.001, 0.01]" in text
     assert "![" in (folder.report / "report.md").read_text()
 

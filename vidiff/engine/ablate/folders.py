@@ -195,6 +195,7 @@ class Folder:
             weight=work.total,
             done=lambda: self.done(cells, work),
             busy=lambda: in_use(self.run(first)),
+            goes_on=lambda: self.trained(first),  # a sampler that fails keeps no other from drawing
         )
 
     def commands(self, cells: Sequence[Cell], device: str) -> list[list[str]]:

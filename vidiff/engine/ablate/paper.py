@@ -12,7 +12,7 @@ STYLE = """
 body{font:16px/1.55 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem;color:#1c2330}
 h1{margin-bottom:.2rem}h2{margin-top:2.2rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 td,th{padding:.3rem .9rem;border-bottom:1px solid #dde1e8;text-align:right;white-space:nowrap}
-td:first-child,th:first-child{text-align:left}th{border-bottom:2px solid #9aa3b2}
+td.words,th.words{text-align:left}th{border-bottom:2px solid #9aa3b2}
 img{max-width:100%}img.pixels{image-rendering:pixelated}.scroll{overflow-x:auto}
 pre{background:#f5f6f8;padding:1rem;overflow:auto;font-size:13px}p.small{color:#5a6473;font-size:14px}
 """
@@ -43,10 +43,11 @@ class Points:
 
 @dataclass
 class Table:
-    """A table; the first column is text."""
+    """A table; its first columns are words, the others numbers."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    words: int = 1
 
 
 @dataclass
@@ -80,8 +81,8 @@ def _markdown(block: Block, folder: Path) -> str:
             return text
         case Points(items):
             return "\n".join(f"- {item}" for item in items)
-        case Table(head, rows):
-            rule = [":--" if i == 0 else "--:" for i in range(len(head))]
+        case Table(head, rows, words):
+            rule = [":--" if i < words else "--:" for i in range(len(head))]
             cells = [[_escaped(c) for c in row] for row in (head, *rows)]
             return "\n".join(f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:]))
         case Picture(file, caption):
@@ -109,10 +110,9 @@ def _html(block: Block) -> str:
             return f"<p{' class=small' if small else ''}>{_inline(text)}</p>"
         case Points(items):
             return f"<ul>{''.join(f'<li>{_inline(item)}</li>' for item in items)}</ul>"
-        case Table(head, rows):
-            first = "".join(f"<th>{_inline(c)}</th>" for c in head)
-            rest = "".join(f"<tr>{''.join(f'<td>{_inline(c)}</td>' for c in row)}</tr>" for row in rows)
-            return f'<div class="scroll"><table><tr>{first}</tr>{rest}</table></div>'
+        case Table(head, rows, words):
+            lines = "".join(_row(row, "th" if row is head else "td", words) for row in (head, *rows))
+            return f'<div class="scroll"><table>{lines}</table></div>'
         case Picture(file, caption):
             data = base64.b64encode(file.read_bytes()).decode()
             kind, pixels = file.suffix.lstrip("."), " class=pixels" if file.stem == "samples" else ""
@@ -120,6 +120,11 @@ def _html(block: Block) -> str:
             return f"{image}<p class=small>{html.escape(caption)}</p>"
         case Literal(text):
             return f"<pre>{html.escape(text.rstrip())}</pre>"
+
+
+def _row(cells: Sequence[str], tag: str, words: int) -> str:
+    kinds = [" class=words" if i < words else "" for i in range(len(cells))]
+    return f"<tr>{''.join(f'<{tag}{k}>{_inline(c)}</{tag}>' for c, k in zip(cells, kinds, strict=True))}</tr>"
 
 
 def _inline(text: str) -> str:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidiff.engine.ablate.grid import GridFile
+from vidiff.engine.ablate.cells import SAMPLING
+from vidiff.engine.ablate.grid import Arm, GridFile
 from vidiff.engine.ablate.results import DIFFERENCE, Result, Row, mean
 from vidiff.engine.profile import human
+from vidiff.engine.run import within
 from vidiff.video import write_gif, write_png_strip
 
 LEVEL = re.compile(r"(.+)/logsnr_(-?[\d.]+)$")
@@ -52,26 +54,43 @@ def plot_metric(file: Path, grid: GridFile, rows: Sequence[Row]) -> Path:
     return _figure(file, draw, columns=len(panels), size=(11, 1.3 + 0.42 * len(shown)))
 
 
-def plot_curves(file: Path, grid: GridFile, rows: Sequence[Row], results: Sequence[Result], own_units: bool) -> Path:
-    """The metric and the training loss over steps: thin lines are seeds, thick ones their mean."""
-    panels = [(grid.metric, grid.metric), ("train/loss", "training loss")]
-    if own_units:
-        panels[1] = ("train/loss", "training loss (units differ by objective)")
+def plot_curves(
+    file: Path, grid: GridFile, rows: Sequence[Row], results: Sequence[Result], own_units: bool
+) -> Path | None:
+    """The metric and the training loss over steps: thin lines are seeds, thick ones their mean.
+
+    Arms that share their training have one curve; a metric that is only known at the end has none. None without any.
+    """
+    titles = {grid.metric: grid.metric, "train/loss": "training loss" + " (units differ by objective)" * own_units}
+    panels = {tag: title for tag, title in titles.items() if any(r.curve(tag)[0] for r in results)}
+    trained: dict[str, Row] = {}
+    for row in rows:
+        trained.setdefault(training_of(row.arm), row)
+    if not panels:
+        return None
 
     def draw(figure, axes) -> None:
-        for axis, (tag, title) in zip(axes, panels, strict=True):
-            for row in rows:
+        for axis, (tag, title) in zip(axes, panels.items(), strict=True):
+            for label, row in trained.items():
                 colour = _colour(rows, row)
                 curves = [r.curve(tag) for r in results if r.cell.arm == row.arm]
                 for steps, values in curves:
                     axis.plot(steps, values, color=colour, linewidth=0.8, alpha=0.35)
                 steps, values = mean_curve(curves)
-                axis.plot(steps, values, color=colour, linewidth=2, label=row.arm.label)
+                alone = "o" if len(steps) == 1 else ""  # a point is no line
+                axis.plot(steps, values, marker=alone, color=colour, linewidth=2, label=label)
             axis.set(title=title, xlabel="step", yscale="log")
+            axis.locator_params(axis="x", nbins=7, integer=True)
             axis.grid(alpha=0.3, which="both")
         _legend(figure, axes[0])
 
-    return _figure(file, draw, columns=2, size=(11, 4.6))
+    return _figure(file, draw, columns=len(panels), size=(11, 4.6))
+
+
+def training_of(arm: Arm) -> str:
+    """What an arm is called without what changes its sampling only."""
+    words = [p.label for p in arm.points if not all(within(key, SAMPLING) for key in p.keys)]
+    return ", ".join(words) or "all arms"
 
 
 def mean_curve(curves: Sequence[tuple[Sequence[int], Sequence[float]]]) -> tuple[list[int], list[float]]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -64,11 +64,13 @@ class Job:
     """How far it is, in [0, 1]."""
     busy: Callable[[], bool] = lambda: False
     """Whether another process is at it: it waits."""
+    goes_on: Callable[[], bool] = lambda: False
+    """Whether the commands after one that has failed can still run."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: the exit code of its last command."""
+    """How a job ended: the exit code of the command that failed first, or of the last one."""
 
     code: int
     seconds: float
@@ -92,6 +94,8 @@ class _Running:
     process: subprocess.Popen | None = None
     told: int = 0
     """How often it was asked to stop."""
+    failed: Outcome | None = None
+    """The first command that failed, where others went on."""
 
     def start_next(self) -> None:
         """Start the next command, its output appended to the job's log."""
@@ -166,16 +170,23 @@ class Queue:
             code = running.process.poll() if running.process else DONE
             if code is None:
                 continue
-            if code == DONE and running.commands and not self.asked:
+            if running.commands and not self.asked and (code == DONE or self._passed_over(running, code)):
                 running.start_next()
                 continue
             self.running.remove(running)
             stopped = self.asked and (code < 0 or running.commands)
             self._end(running, INTERRUPTED if stopped else code, ended)
 
+    def _passed_over(self, running: _Running, code: int) -> bool:
+        """Whether a job goes on behind a command that failed, which is remembered."""
+        running.failed = running.failed or _failure(running, code)
+        return code != INTERRUPTED and running.job.goes_on()
+
     def _end(self, running: _Running, code: int, ended: Callable[[Job, Outcome], str]) -> None:
         job, seconds = running.job, time.perf_counter() - running.began
-        outcome = Outcome(code, seconds, last_lines(job.log) if code not in (DONE, INTERRUPTED) else ())
+        failed = running.failed or (_failure(running, code) if code not in (DONE, INTERRUPTED) else None)
+        outcome = replace(failed, seconds=seconds) if failed and code != INTERRUPTED else Outcome(code, seconds)
+        code = outcome.code
         self.ended_jobs[job.name] = outcome
         words = ended(job, outcome)
         if code == DONE:
@@ -200,6 +211,10 @@ class Queue:
             while running.process and running.told < asked:
                 running.told += 1
                 running.process.send_signal(signal.SIGTERM)
+
+
+def _failure(running: _Running, code: int) -> Outcome:
+    return Outcome(code, 0.0, last_lines(running.job.log))
 
 
 class _Progress:
@@ -251,12 +266,12 @@ class _Progress:
 
 
 def last_lines(log: Path, count: int = TAIL) -> tuple[str, ...]:
-    """The last lines of a log, none of them longer than a screen."""
+    """The last lines of a log, none of them longer than a screen; marks under a traceback's lines are left out."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ()
-    return tuple(line[:200] for line in lines if line.strip())[-count:]
+    return tuple(line[:200] for line in lines if line.strip(" ^~"))[-count:]
 
 
 def _end_with_parent(parent: int) -> Callable[[], None] | None:

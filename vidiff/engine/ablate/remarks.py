@@ -16,8 +16,9 @@ def legend(grid: GridFile, rows: Sequence[Row], results: Sequence[Result]) -> st
         "Differences are to the baseline "
         + ("with the same values on the other axes, " if _partial(grid) else f"({rows[0].baseline.label}), ")
         + "seed by seed: all cells share data order, noise, validation panel and sample seeds.",
-        "± sd is the standard deviation over seeds (n − 1)"
-        + (", which one seed does not give." if len(grid.seeds) < 2 else "."),
+        "± sd is the standard deviation over seeds (n − 1)."
+        if len(grid.seeds) > 1
+        else "One seed says nothing about how far another training would end.",
     ]
     clips = {len(row.clip_differences) for row in rows if row.clip_differences}
     if clips:

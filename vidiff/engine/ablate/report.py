@@ -93,7 +93,8 @@ def _plots(folder: Folder, results: Sequence[Result], rows: Sequence[Row]) -> li
     ]
     own_units = len(different(results, "objective")) > 1
     caption = "Over training: thin lines are seeds, thick ones their mean."
-    blocks += [Heading("Curves"), Picture(plot_curves(plots / "curves.png", grid, rows, results, own_units), caption)]
+    curves = plot_curves(plots / "curves.png", grid, rows, results, own_units)
+    blocks += [Heading("Curves"), Picture(curves, caption)] if curves else []
     levels = plot_levels(plots / "levels.png", rows, results) if trainings(results) > 1 else None
     caption = "At which noise levels arms differ: mean over seeds, unguided, averaged weights."
     blocks += [Heading("By noise level"), Picture(levels, caption)] if levels else []
@@ -120,11 +121,10 @@ def _samples(folder: Folder, results: Sequence[Result], rows: Sequence[Row], pla
         if len(same) < len(videos)
         else ""
     )
+    shared = "noise and condition" if len(different(results, "conditioner")) == 1 else "noise"
     return [
         Heading("Samples"),
-        Picture(
-            gif, f"A column is one sample seed: the same noise and condition for every arm (run seed {seed}).{left}"
-        ),
+        Picture(gif, f"A column is one sample seed: the same {shared} for every arm (run seed {seed}).{left}"),
         Picture(png, "Frames of the first two sample seeds."),
     ]
 

@@ -23,7 +23,8 @@ def table(grid: GridFile, rows: Sequence[Row]) -> Table:
     best = _best(grid, rows)
     if grid.metric == DIFFERENCE:
         return _table_of_samples(grid, rows)
-    head = [*(axis.name for axis in grid.axes), "seeds", f"{grid.metric} ± sd", "difference ± sd", "in %"]
+    sd = " ± sd" if len(grid.seeds) > 1 else ""
+    head = [*(axis.name for axis in grid.axes), "seeds", f"{grid.metric}{sd}", f"difference{sd}", "in %"]
     head += ["per clip ± se", "clips better"] if with_clips else []
     head += ["parameters", "FLOPs/clip"] if with_cost else []
     head += ["evaluations"] if with_draws else []
@@ -45,19 +46,20 @@ def table(grid: GridFile, rows: Sequence[Row]) -> Table:
         if with_draws:
             line += [str(row.evaluations or "")]
         lines.append(line)
-    return Table(head, lines)
+    return Table(head, lines, words=len(grid.axes))
 
 
 def _table_of_samples(grid: GridFile, rows: Sequence[Row]) -> Table:
     """Where the metric is a difference to the baseline already: the metric, and its error over samples."""
-    head = [*(axis.name for axis in grid.axes), "seeds", f"{grid.metric} ± sd", "per sample ± se", "evaluations"]
+    sd = " ± sd" if len(grid.seeds) > 1 else ""
+    head = [*(axis.name for axis in grid.axes), "seeds", f"{grid.metric}{sd}", "per sample ± se", "evaluations"]
     lines = [
         [*(p.label for p in row.arm.points), f"{len(row.values)}/{row.wanted}",
          "baseline" if row.is_baseline else pm(row.mean, row.spread),
          "" if row.is_baseline else pm(row.difference, row.clip_error), str(row.evaluations or "")]
         for row in rows
     ]  # fmt: skip
-    return Table(head, lines)
+    return Table(head, lines, words=len(grid.axes))
 
 
 def table_csv(grid: GridFile, rows: Sequence[Row]) -> str:
@@ -89,7 +91,7 @@ def cell_table(folder: Folder, results: Sequence[Result]) -> Table:
          duration(r.seconds) if r.seconds else "", f"`{r.cell.run}`"]
         for r in results
     ]  # fmt: skip
-    return Table(["cell", "state", "step", folder.grid.metric, "time", "folder"], lines)
+    return Table(["cell", "state", "step", folder.grid.metric, "time", "folder"], lines, words=2)
 
 
 def _best(grid: GridFile, rows: Sequence[Row]) -> Row | None:
