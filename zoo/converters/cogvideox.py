@@ -31,7 +31,7 @@ from zoo.converters.diffusers import (
     under,
     unfuse,
 )
-from zoo.converters.official import Description, Parts, State, inverse
+from zoo.converters.official import Description, Parts, State, check_axes, inverse
 
 NAMES = {
     "patch_embed.proj": "embed",
@@ -59,6 +59,7 @@ POSITIONS = "patch_embed.pos_embedding"
 
 PLACES = "places"
 
+AXES = {"patch_embed.text_proj.weight": 2, "proj_out.bias": 1, "time_embedding.linear_1.bias": 1, POSITIONS: 3}
 EXTRA = "embed_channels.weight"
 
 SINCOS_DIM = 1920
@@ -92,6 +93,7 @@ class CogVideoX:
 
     def describe(self, state: State) -> Description:
         """The components of this checkpoint. Raises ValueError for what nobody says."""
+        check_axes(state, AXES)
         dim, num_heads = self._dim(state), heads(self._dim(state), self.num_heads, 64)
         rotary = self._rotary(state)
         head = dim // num_heads

@@ -64,11 +64,17 @@ def rename(state: State, names: Mapping[str, str]) -> dict[str, Tensor]:
 
 
 def fuse(state: State) -> dict[str, Tensor]:
-    """Queries, keys and values of one attention as one Linear. Raises KeyError where one is missing."""
+    """Queries, keys and values of one attention as one Linear.
+
+    Raises KeyError where one is missing, ValueError where their shapes differ.
+    """
     fused = dict(state)
     for whole, parts in FUSED.items():
         for key in [k for k in fused if f".{parts[0]}." in k]:
             rows = [fused.pop(key.replace(parts[0], part)) for part in parts]
+            if len({row.shape for row in rows}) > 1:
+                shapes = ", ".join(f"{part} {tuple(row.shape)}" for part, row in zip(parts, rows, strict=True))
+                raise ValueError(f"the parts of '{key.replace(parts[0], whole)}' are of different shapes: {shapes}.")
             fused[key.replace(parts[0], whole)] = torch.cat(rows)
     return fused
 

@@ -29,6 +29,8 @@ from zoo.converters.official import (
     Parts,
     State,
     channels_first_to_pixels_last,
+    check_axes,
+    check_head,
     inverse,
     pixels_last_to_channels_first,
 )
@@ -47,6 +49,8 @@ NAMES = {
 
 TABLES = ("pos_embed.pos_embed", "temp_pos_embed")
 """Fixed sinusoids that some files store; `sincos` positions compute them."""
+
+AXES = {"pos_embed.proj.weight": 4, "proj_out.weight": 2, "proj_out.bias": 1, "caption_projection.linear_1.weight": 2}
 
 HEAD_ROWS = ("head.linear.weight", "head.linear.bias")
 
@@ -76,7 +80,9 @@ class DiffusersLatte:
 
     def describe(self, state: State) -> Description:
         """The components of this checkpoint. Raises ValueError for what nobody says."""
+        check_axes(state, AXES)
         dim, c, patch, _ = state["pos_embed.proj.weight"].shape
+        check_head(state, "proj_out", patch**2)
         out = len(state["proj_out.bias"])
         return Description(
             nodes={

@@ -20,6 +20,8 @@ from zoo.converters.official import (
     Parts,
     State,
     channels_first_to_pixels_last,
+    check_axes,
+    check_head,
     depth,
     heads,
     inverse,
@@ -30,6 +32,8 @@ from zoo.converters.official import (
 from zoo.layers.embeddings import coordinates, sincos
 
 LABELS = "y_embedder.embedding_table.weight"
+AXES = {"x_embedder.proj.weight": 4, "pos_embed": 3, "temp_embed": 3, "blocks.0.mlp.fc1.weight": 2, LABELS: 2,
+        "final_layer.linear.weight": 2, "final_layer.linear.bias": 1}  # fmt: skip
 TABLES = ("pos_embed", "temp_embed")
 """Fixed sinusoids that official checkpoints store; `sincos` positions compute them."""
 
@@ -62,7 +66,9 @@ def describe(state: State, num_heads: int | None = None, num_classes: int | None
 
     Raises ValueError when the checkpoint does not say something and nobody else does.
     """
+    check_axes(state, AXES)
     _, c, patch, _ = state["x_embedder.proj.weight"].shape
+    check_head(state, "final_layer.linear", patch**2)
     size = side(state["pos_embed"].shape[1])
     labels = num_classes or (len(state[LABELS]) - 1 if LABELS in state else 0)
     answers = len(state["final_layer.linear.bias"])

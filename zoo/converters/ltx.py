@@ -21,7 +21,7 @@ from zoo.converters.diffusers import (
     under,
     unfuse,
 )
-from zoo.converters.official import Description, Parts, State, inverse
+from zoo.converters.official import Description, Parts, State, check_axes, inverse
 
 NAMES = {
     "proj_in": "embed",
@@ -34,6 +34,8 @@ NAMES = {
     **under("time_embed.emb.timestep_embedder", "time", TIME),
     **under("transformer_blocks.*", "blocks.*", {**SELF_ATTENTION, **CROSS_ATTENTION, **feed_forward("ff")}),
 }
+
+AXES = {"proj_in.weight": 2, "caption_projection.linear_1.weight": 2, "proj_out.bias": 1}
 
 
 @CONVERTERS.register("ltx")
@@ -58,6 +60,7 @@ class LTX:
 
     def describe(self, state: State) -> Description:
         """The components of this checkpoint. Raises ValueError for what nobody says."""
+        check_axes(state, AXES)
         dim, c = state["proj_in.weight"].shape
         return Description(
             nodes={

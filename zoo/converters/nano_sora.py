@@ -14,7 +14,18 @@ from torch import Tensor
 
 from vidiff.registry import CONVERTERS
 from vidiff.types import Count, Grid
-from zoo.converters.official import TURNS, Description, Parts, State, TimeFrom, depth, heads, inverse, rename
+from zoo.converters.official import (
+    TURNS,
+    Description,
+    Parts,
+    State,
+    TimeFrom,
+    check_axes,
+    depth,
+    heads,
+    inverse,
+    rename,
+)
 
 NAMES = {
     "patch_embed.proj": "embed",
@@ -28,6 +39,8 @@ NAMES = {
     "final_adaLN.1": "head.adaln.linear",
     "final_linear": "head.linear",
 }
+
+AXES = {"patch_embed.proj.weight": 5, "pos_embed": 3, "t_embedder.mlp.0.weight": 2, "blocks.0.mlp.0.bias": 1}
 
 Sizes = tuple[int, int, int]
 
@@ -64,6 +77,7 @@ class NanoSora:
         return to_official(parts, patch, description.nodes["backbone"].get("time_from", "data"))
 
     def _sizes(self, state: State) -> Sizes:
+        check_axes(state, AXES)
         places = state["pos_embed"].shape[1]
         sizes = tuple(self.sizes) if self.sizes else (round(places ** (1 / 3)),) * 3
         if math.prod(sizes) != places:

@@ -65,6 +65,20 @@ def refuse_foreign(keys: Sequence[str]) -> None:
         raise ValueError(f"{named}{more} are not weights of this kind of checkpoint.")
 
 
+def check_axes(state: State, axes: Mapping[str, int]) -> None:
+    """Raises ValueError for a weight with another number of axes; one that is missing is named where it is needed."""
+    for key, number in axes.items():
+        if key in state and state[key].ndim != number:
+            raise ValueError(f"'{key}' is {tuple(state[key].shape)}, expected {number} axes.")
+
+
+def check_head(state: State, name: str, cells: int) -> None:
+    """Raises ValueError when the rows of the last Linear are no whole numbers of channels for the cells of a patch."""
+    for key in (f"{name}.weight", f"{name}.bias"):
+        if len(state[key]) % cells:
+            raise ValueError(f"'{key}' is {tuple(state[key].shape)}, no multiple of the {cells} cells of a patch.")
+
+
 def inverse(names: Mapping[str, str]) -> dict[str, str]:
     """The table read from right to left."""
     return {ours: official for official, ours in names.items()}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidiff.registry import CONVERTERS
 from vidiff.types import Count, Grid
-from zoo.converters.official import Description, Parts, State, inverse
+from zoo.converters.official import Description, Parts, State, check_axes, inverse
 from zoo.layers.embeddings import rounded_frequencies
 
 RES = {
@@ -50,6 +50,8 @@ NAMES = {
 }
 """Modules there -> modules here; `*` is the number of a level."""
 
+AXES = {"init_conv.weight": 5, "time_rel_pos_bias.relative_attention_bias.weight": 2, "final_conv.1.weight": 5,
+        "null_cond_emb": 2}  # fmt: skip
 FREQUENCIES = ".rotary_emb.freqs"
 TIME_ATTENTION = "fn.fn.fn.to_qkv.weight"
 NULL = "null_cond_emb"
@@ -67,6 +69,7 @@ class Unet3D:
 
     def describe(self, state: State) -> Description:
         """The components of this checkpoint."""
+        check_axes(state, AXES)
         stem, table = state["init_conv.weight"], state["time_rel_pos_bias.relative_attention_bias.weight"]
         dim, channels, *_, kernel = stem.shape
         levels = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("downs."))
@@ -147,7 +150,7 @@ def shaped_here(key: str, value: Tensor) -> Tensor:
     """Gains are vectors, the 1x1 convolutions of linear attention are Linears."""
     if key.endswith("gamma"):
         return value.flatten()
-    return value.flatten(1) if linear_attention(key) else value
+    return value.flatten(1) if linear_attention(key) and value.ndim > 1 else value
 
 
 def shaped_there(key: str, value: Tensor) -> Tensor:

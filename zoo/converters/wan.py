@@ -9,6 +9,8 @@ frame has the tokens of both one after the other, and a learned vector for each 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -30,7 +32,7 @@ from zoo.converters.diffusers import (
     under,
     unfuse,
 )
-from zoo.converters.official import Description, Parts, State, inverse
+from zoo.converters.official import Description, Parts, State, check_axes, check_head, inverse
 
 NAMES = {
     "patch_embedding": "embed",
@@ -53,6 +55,8 @@ NAMES = {
 
 PLACES = "condition_embedder.image_embedder.pos_embed"
 EXTRA = "embed_channels.weight"
+AXES = {"patch_embedding.weight": 5, "condition_embedder.time_embedder.linear_1.weight": 2, "proj_out.weight": 2,
+        "condition_embedder.text_embedder.linear_1.weight": 2, "proj_out.bias": 1, PLACES: 3}  # fmt: skip
 HEAD_ROWS = ("head.linear.weight", "head.linear.bias")
 
 
@@ -78,7 +82,9 @@ class Wan:
 
     def describe(self, state: State) -> Description:
         """The components of this checkpoint. Raises ValueError for what nobody says."""
+        check_axes(state, AXES)
         dim, _, *size = state["patch_embedding.weight"].shape
+        check_head(state, "proj_out", math.prod(size))
         num_heads = heads(dim, self.num_heads, 128)
         side = 2 * (dim // num_heads // 6)  # channels of a head that belong to h, and as many to w
         out = len(state["proj_out.bias"])
@@ -117,7 +123,7 @@ class Wan:
         """Official state dict -> ours. Raises ValueError for foreign keys."""
         table = {"parts.1.table": state[PLACES][0]} if PLACES in state else {}
         backbone = rename(fuse({k: v for k, v in state.items() if k != PLACES}), NAMES)
-        backbone = {k: v.flatten(0, 1) if k.endswith("table") else v for k, v in backbone.items()}  # (1,6,D) -> (6,D)
+        backbone = {k: v[0] if k.endswith("table") else v for k, v in backbone.items()}  # (1,6,D) -> (6,D)
         weight = backbone["embed.weight"]
         pt, ph, pw = weight.shape[2:]
         latents = len(state["proj_out.bias"]) // (pt * ph * pw)
