@@ -118,8 +118,8 @@ class Builder:
             "backbone", lambda: feed(self.config, conditioner.spec)
         ):
             self.grid = grid
-            spec = objective.extend(conditioner.spec)
-            backbone = self._part(
+            spec = self.attempt("objective", lambda: objective.extend(conditioner.spec))
+            backbone = None if spec is None else self._part(
                 "backbone",
                 grid=grid,
                 out_channels=grid.c * objective.outputs,

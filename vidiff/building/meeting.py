@@ -85,7 +85,10 @@ def check_guidance(guidance: Guidance | None, diffuser: Diffuser) -> None:
     if guidance is None:
         return
     if guidance.needs_uncond and not diffuser.conditioner.spec.provides:
-        raise ValueError("this guidance compares with and without a condition, and the conditioner gives none.")
+        raise ValueError(
+            "it compares with and without a condition, and the conditioner gives none. Use a conditioner, such as "
+            "label, or guidance none."
+        )
     guidance.check(diffuser)
 
 

@@ -63,8 +63,6 @@ class DiTJoint(TextTransformer):
         positions,
     ):
         """Raises ValueError when the heads do not divide the width, or positions do not fit it."""
-        if cond.tokens and getattr(attention, "seen", None):
-            raise ValueError("tokens of a condition are for all to see, this attention is local. Use attention=sdpa.")
         kind = AdaLNBlock if not cond.tokens else CrossBlock if reading == "cross" else InContextBlock
         block = partial(
             kind, dim, num_heads, attention, mlp_ratio=mlp_ratio, qk_norm=qk_norm, activation=activation,

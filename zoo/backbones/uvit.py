@@ -25,7 +25,7 @@ from zoo.layers.attention import Rotation, SelfAttention, head_dim
 from zoo.layers.embeddings import TimeEmbedding
 from zoo.layers.mlp import MLP, Activation
 from zoo.layers.norms import EPS, WEIGHTED, Norm, QKNorm
-from zoo.layers.routes import check_conditions, check_times
+from zoo.layers.routes import check_conditions, check_sees_all, check_times
 from zoo.layers.transformer import Placing, ZeroLinear
 
 
@@ -98,8 +98,7 @@ class UViT(nn.Module):
             raise ValueError(
                 f"the condition's vector is {cond.vector} wide and the network {dim}. Use dim={cond.vector}."
             )
-        if getattr(attention, "seen", None):
-            raise ValueError("time is a token for all to see here, and this attention is local. Use attention=sdpa.")
+        check_sees_all(attention, "time is a token")
         self.grid, self.spec, self.recompute = Grid(*grid), cond, recompute
         self.attention, self.head_dim, self.masked = attention, head_dim(dim, num_heads), bool(cond.tokens)
         self.axes = "thw" if self.grid.t > 1 else "hw"  # an image has no time axis

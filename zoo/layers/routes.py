@@ -24,3 +24,10 @@ def check_conditions(cond: Cond, built: CondSpec, grid: Grid) -> None:
     need = Grid(built.channels, *grid[1:]) if built.channels else None
     if have != need:
         raise ValueError(f"the condition's channels are {have or 'none'}; the network was built for {need or 'none'}.")
+
+
+def check_sees_all(attention: object, what: str) -> None:
+    """Raises ValueError, saying `what` is for all to see, when the attention leaves pairs out by itself."""
+    if getattr(attention, "seen", None):
+        name = getattr(attention, "name", type(attention).__name__)
+        raise ValueError(f"{what} for all to see here, and attention {name} is local. Use attention=sdpa.")

@@ -34,7 +34,10 @@ class SecondTime(nn.Module):
     def extend(self, spec: CondSpec) -> CondSpec:
         """The condition with a vector, whether it had one or not. Raises ValueError for one of another width."""
         if spec.vector not in (0, self.width):
-            raise ValueError(f"the condition's vector is {spec.vector} wide and the network {self.width}.")
+            raise ValueError(
+                f"it tells a second time beside the condition's vector, which is {spec.vector} wide, and the network "
+                f"is {self.width} wide. Use backbone.dim={spec.vector}, or another conditioner."
+            )
         return replace(spec, vector=self.width)
 
     def forward(self, cond: Cond, length: Tensor) -> Cond:

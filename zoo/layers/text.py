@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from vidiff.types import Attention, Cond, CondSpec, Grid
 from zoo.layers.attention import head_dim
 from zoo.layers.norms import EPS, LayerNorm, QKNorm, head_norm
+from zoo.layers.routes import check_sees_all
 from zoo.layers.transformer import VideoTransformer
 
 Seen = Tensor | tuple[Tensor, ...] | None
@@ -117,8 +118,8 @@ class TextTransformer(VideoTransformer):
     def check(self, grid: Grid) -> None:
         """Raises ValueError for other channels, and for text beside an attention that looks at neighbours only."""
         super().check(grid)
-        if self.reads and hasattr(getattr(self, "attention", None), "seen"):
-            raise ValueError("tokens of a condition are for all to see, this attention is local. Use attention=sdpa.")
+        if self.reads:
+            check_sees_all(getattr(self, "attention", None), "tokens of a condition are")
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond, **walk: Any) -> Tensor:
         """x (B,c,t,h,w), time (B,) or (B,t) -> (B,out_channels,t,h,w). Raises ValueError for sizes that do not fit."""

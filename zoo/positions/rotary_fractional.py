@@ -50,7 +50,7 @@ class RotaryFractional(nn.Module):
         if self.num < 2 or head_dim % 2:
             raise ValueError(
                 f"rotary_fractional positions over {axes} need an even head_dim and a dim of at least "
-                f"{4 * len(axes)}: head_dim={head_dim}, dim={dim}."
+                f"{4 * len(axes)}: head_dim={head_dim}, dim={dim}. Use fewer heads or a larger dim."
             )
 
     def added(self, coords: Tensor) -> None:

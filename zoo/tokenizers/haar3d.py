@@ -34,7 +34,7 @@ class Haar3D(nn.Module):
 
     def latent_shape(self, video_shape: tuple[int, int, int, int]) -> Grid:
         """(C,T,H,W) -> (C*2^(lt+lh+lw),T/2^lt,H/2^lh,W/2^lw). Raises ValueError when blocks do not tile the video."""
-        return split(video_shape, blocks(self.levels), "Haar blocks")
+        return split(video_shape, blocks(self.levels), "Haar blocks", powers)
 
     def encode(self, video: Tensor) -> Tensor:
         """(B,C,T,H,W) -> z. Raises ValueError when blocks do not tile the video."""
@@ -44,6 +44,11 @@ class Haar3D(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """z -> (B,C,T,H,W)."""
         return synthesise(z, self.levels)
+
+
+def powers(sizes: Levels, block: Levels) -> Levels:
+    """The nearest smaller block that tiles (T,H,W): the powers of two in them."""
+    return tuple(map(math.gcd, sizes, block))
 
 
 Levels = tuple[int, int, int]

@@ -133,6 +133,6 @@ def test_text_keys_cost_the_same_however_large_the_video(layout):
 
 def test_an_attention_of_neighbours_is_refused():
     net = make(attention={"name": "window", "radius": 3})
-    with pytest.raises(ValueError, match="this attention is local"):
+    with pytest.raises(ValueError, match="attention Window is local"):
         net.check(GRID)
     make(tokens=0, attention={"name": "window", "radius": 3}).check(GRID)

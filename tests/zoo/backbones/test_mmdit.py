@@ -88,5 +88,5 @@ def test_without_text_both_parties_are_named(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_attention_of_neighbours_is_refused(name):
-    with pytest.raises(ValueError, match="this attention is local"):
+    with pytest.raises(ValueError, match="attention Window is local"):
         make(name, attention={"name": "window", "radius": 3}).check(GRID)

@@ -113,7 +113,7 @@ def test_text_that_is_left_out_is_not_seen():
         (dict(num_heads=5), "dim=48 is not divisible by num_heads=5. Use dim=50 or num_heads=4."),
         (
             dict(attention="window"),
-            "time is a token for all to see here, and this attention is local. Use attention=sdpa.",
+            "time is a token for all to see here, and attention Window is local. Use attention=sdpa.",
         ),
         (dict(spec=CondSpec(vector=20)), "the condition's vector is 20 wide and the network 48. Use dim=20."),
     ],

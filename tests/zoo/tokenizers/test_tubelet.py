@@ -42,17 +42,26 @@ def test_frame_patch_is_a_tubelet_of_one_frame():
         (
             {"name": "tubelet", "size": [3, 4, 4]},
             (1, 16, 32, 32),
-            "16 frames of 32x32 do not split into tubelets of 3x4x4: 16 is not divisible by 3.",
+            "16 frames of 32x32 do not split into tubelets of 3x4x4: 16 is not divisible by 3. "
+            "Use tubelets of 2x4x4, or clips of another size.",
         ),
         (
             {"name": "tubelet", "size": [2, 8, 5]},
             (3, 4, 16, 24),
-            "4 frames of 16x24 do not split into tubelets of 2x8x5: 24 is not divisible by 5.",
+            "4 frames of 16x24 do not split into tubelets of 2x8x5: 24 is not divisible by 5. "
+            "Use tubelets of 2x8x4, or clips of another size.",
         ),
         (
             {"name": "frame_patch", "size": 4},
             (3, 5, 30, 32),
-            "5 frames of 30x32 do not split into patches of 1x4x4: 30 is not divisible by 4.",
+            "5 frames of 30x32 do not split into patches of 1x4x4: 30 is not divisible by 4. "
+            "Use patches of 1x2x2, or clips of another size.",
+        ),
+        (
+            {"name": "haar3d", "levels": [1, 3, 2]},
+            (3, 7, 12, 28),
+            "7 frames of 12x28 do not split into Haar blocks of 2x8x4: 7 is not divisible by 2. "
+            "Use Haar blocks of 1x4x4, or clips of another size.",
         ),
     ],
 )
