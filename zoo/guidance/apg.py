@@ -19,6 +19,9 @@ from vidiff.diffusion.path import expand
 from vidiff.registry import GUIDANCE
 from vidiff.types import NonNegative, Range
 
+SAME = 1e-5
+"""An x_t and a time that change by less are the same again, rounded on another way."""
+
 
 class Momentum:
     """The running sum of one sampling run. It starts anew where t is as high as ever: at the start of a descent,
@@ -36,10 +39,15 @@ class Momentum:
         if self.sum is None or self.sum.shape != difference.shape or bool((t >= self.highest).all()):
             self.highest, self.sum = t, difference
         else:
-            moved = sum((a != b).flatten(1).any(1) for a, b in zip((x, t[:, None]), self.before, strict=True)) > 0
+            moved = change(x, self.before[0]) + change(t[:, None], self.before[1]) > SAME
             self.sum = torch.where(expand(moved, x).bool(), difference + self.rate * self.sum, self.sum)
         self.before = x, t[:, None]
         return self.sum
+
+
+def change(new: Tensor, old: Tensor) -> Tensor:
+    """The largest change in a sample (B,...), by its largest element -> (B,)."""
+    return (new - old).flatten(1).abs().amax(1) / new.flatten(1).abs().amax(1).clamp(min=SAME)
 
 
 @GUIDANCE.register("apg", tiny=dict(scale=2.0, threshold=5.0))
