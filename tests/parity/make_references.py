@@ -1,4 +1,4 @@
-"""Trajectories of diffusers' schedulers in float64, stored as numbers in data/samplers/diffusers_more.
+"""Trajectories of diffusers' schedulers in float64, stored as numbers in data/samplers: diffusers_more, diffusers_rest.
 
 Run it where diffusers 0.42.1 is installed (no test needs that): python tests/parity/make_references.py. It lifts the
 schedulers' casts to float32, gives each an exact denoiser of a Gaussian mixture and stored noise, and keeps the states.
@@ -12,16 +12,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-OUT = Path(__file__).parent / "data" / "samplers" / "diffusers_more"
+OUT = Path(__file__).parent / "data" / "samplers"
 SEED, ROWS = 977, 5
 LATENT = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 FLOW = dict(prediction_type="flow_prediction", use_flow_sigmas=True)
-UNIPC, DEIS, DPM, SINGLE, K2A = (
+UNIPC, DEIS, DPM, SINGLE, K2A, FLOW_EULER = (
     ("unipc_multistep", "UniPCMultistepScheduler"),
     ("deis_multistep", "DEISMultistepScheduler"),
     ("dpmsolver_multistep", "DPMSolverMultistepScheduler"),
     ("dpmsolver_singlestep", "DPMSolverSinglestepScheduler"),
     ("k_dpm_2_ancestral_discrete", "KDPM2AncestralDiscreteScheduler"),
+    ("flow_match_euler_discrete", "FlowMatchEulerDiscreteScheduler"),
 )
 RUNS = {
     "unipc_2": (UNIPC, {**LATENT}, 9),
@@ -56,6 +57,27 @@ RUNS = {
     "single_3_heun_v": (SINGLE, {**LATENT, "solver_order": 3, "solver_type": "heun", "prediction_type": "v_prediction"}, 9),
     "dpm2_ancestral": (K2A, {**LATENT}, 8),
     "dpm2_ancestral_karras": (K2A, {**LATENT, "use_karras_sigmas": True}, 6),
+}  # fmt: skip
+END = {"final_sigmas_type": "sigma_min"}
+REST = {
+    "dpmpp_2_beta": (DPM, {**LATENT, "use_beta_sigmas": True}, 9),
+    "dpmpp_2_beta_v_sigma_min": (DPM, {**LATENT, **END, "use_beta_sigmas": True, "prediction_type": "v_prediction"}, 7),
+    "dpmpp_3_sigma_min": (DPM, {**LATENT, **END, "solver_order": 3}, 8),
+    "sde_dpmpp_3_heun": (DPM, {**LATENT, **END, "algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun"}, 16),
+    "dpmpp_2_flow": (DPM, {**FLOW, "flow_shift": 5.0}, 8),
+    "unipc_2_zero_snr_v": (UNIPC, {**LATENT, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}, 9),
+    "deis_2_exponential": (DEIS, {**LATENT, "use_exponential_sigmas": True, "solver_order": 2}, 16),
+    "single_2_even_final": (SINGLE, {**LATENT, **END, "lower_order_final": True}, 8),
+    "single_3_final": (SINGLE, {**LATENT, **END, "solver_order": 3, "lower_order_final": True, "prediction_type": "v_prediction"}, 9),
+    "single_2_noise": (SINGLE, {**LATENT, **END, "algorithm_type": "dpmsolver"}, 8),
+    "single_3_noise": (SINGLE, {**LATENT, **END, "algorithm_type": "dpmsolver", "solver_order": 3}, 9),
+    "single_3_noise_heun": (SINGLE, {**LATENT, **END, "algorithm_type": "dpmsolver", "solver_order": 3, "solver_type": "heun"}, 6),
+    "single_2_sde_heun": (SINGLE, {**LATENT, "algorithm_type": "sde-dpmsolver++", "solver_type": "heun"}, 8),
+    "single_3_sde": (SINGLE, {**LATENT, "algorithm_type": "sde-dpmsolver++", "solver_order": 3}, 9),
+    "single_3_sde_heun": (SINGLE, {**LATENT, "algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun"}, 9),
+    "flow_euler_karras": (FLOW_EULER, {"use_karras_sigmas": True}, 7),
+    "flow_euler_exponential": (FLOW_EULER, {"use_exponential_sigmas": True}, 6),
+    "flow_euler_beta": (FLOW_EULER, {"use_beta_sigmas": True}, 8),
 }  # fmt: skip
 
 
@@ -97,7 +119,7 @@ def answer(kind, x0, x, alpha, sigma):
 def run(gmm, start, noise, maker, settings, steps):
     scheduler = scheduler_of(*maker, settings, noise)
     scheduler.set_timesteps(steps)
-    exploding, flow = maker is K2A, settings.get("use_flow_sigmas", False)
+    exploding, flow = maker is K2A, maker is FLOW_EULER or settings.get("use_flow_sigmas", False)
     levels = scheduler.sigmas.double()
     scheduler.sigmas = levels
     if exploding:
@@ -112,14 +134,16 @@ def run(gmm, start, noise, maker, settings, steps):
         sigma = scheduler.sigmas_interpol[index - 1] if second else scheduler.sigmas[index]
         alpha = torch.ones_like(sigma) if exploding else 1 - sigma if flow else 1 / (1 + sigma**2).sqrt()
         sigma = sigma if exploding or flow else alpha * sigma
-        told = answer(settings.get("prediction_type", "epsilon"), believe(gmm, x, alpha, sigma), x, alpha, sigma)
-        extra = {"variance_noise": noise[i]} if settings.get("algorithm_type", "").startswith("sde") else {}
+        kind = "flow_prediction" if flow else settings.get("prediction_type", "epsilon")
+        told = answer(kind, believe(gmm, x, alpha, sigma), x, alpha, sigma)
+        multistep = maker is DPM and settings.get("algorithm_type", "").startswith("sde")
+        extra = {"variance_noise": noise[i]} if multistep else {}
         x = scheduler.step(told, t, x, **extra).prev_sample
         states.append(x)
     return {"out.sigmas": levels, "out.states": torch.stack(states)}
 
 
-def main():
+def make(name, runs_made):
     import diffusers
 
     g = torch.Generator().manual_seed(SEED)
@@ -132,11 +156,11 @@ def main():
     noise = torch.randn(20, ROWS, 4, generator=g, dtype=torch.float64)
     tensors = {f"gmm.{k}": v for k, v in gmm.items()} | {"in.start": start, "in.noise": noise}
     runs = {}
-    for name, (maker, settings, steps) in RUNS.items():
+    for which, (maker, settings, steps) in runs_made.items():
         found = run(gmm, start, noise, maker, settings, steps)
-        tensors |= {f"{name}/{k}": v for k, v in found.items()}
-        runs[name] = {"scheduler": maker[1], "init": settings, "num_inference_steps": steps}
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, OUT.with_suffix(".safetensors"))
+        tensors |= {f"{which}/{k}": v for k, v in found.items()}
+        runs[which] = {"scheduler": maker[1], "init": settings, "num_inference_steps": steps}
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, OUT / f"{name}.safetensors")
     about = {
         "summary": "diffusers schedulers in float64 on an exact denoiser of a Gaussian mixture",
         "source": {"repo": "huggingface/diffusers", "commit": f"PyPI release {diffusers.__version__}", "licence": "Apache-2.0", "file": "schedulers/*"},
@@ -146,8 +170,9 @@ def main():
         "runs": runs,
         "versions": {"torch": torch.__version__, "python": platform.python_version(), "diffusers": diffusers.__version__},
     }  # fmt: skip
-    OUT.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
+    (OUT / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    make("diffusers_more", RUNS)
+    make("diffusers_rest", REST)
