@@ -26,6 +26,9 @@ class Teacher:
         n = self.path.norm(t) ** 2
         return Estimate(expand(self.path.alpha(t) / n, x) * x, expand(self.path.sigma(t) / n, x) * x)
 
+    def check_steps(self, asks: Any, begins: Tensor, ends: Tensor) -> None:
+        """Any steps."""
+
     def estimator(self, cond: Any, guidance: Any = None) -> EstimateFn:
         """The same whatever the condition."""
 

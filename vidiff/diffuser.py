@@ -45,7 +45,11 @@ class Diffuser(nn.Module):
         z = self.encode(batch["video"])
         drop = self.draw_drop(random.stream("drop"), len(z)).to(z.device)
         entries = self.objective.entries(z, random.stream("entries"))
-        cond = self.condition({**batch, "latent": z, **entries}, drop)
+        told = {**batch, "latent": z, **entries}
+        cond = self.condition(told, drop)
+        if self.objective.needs_null:
+            with torch.no_grad():
+                cond = replace(cond, without=self.condition(told, torch.ones_like(drop)))
         return self.objective.loss(self.backbone, z, cond, random)
 
     @property

@@ -13,7 +13,7 @@ from vidiff.diffusion.estimate import Estimate, EstimateFn
 from vidiff.diffusion.guidance import Guidance
 from vidiff.diffusion.path import Path
 from vidiff.diffusion.transfer import transfer
-from vidiff.types import Cond
+from vidiff.types import VELOCITY, Cond
 
 
 class Frozen:
@@ -36,6 +36,17 @@ class Frozen:
         if device not in self._models:
             self._models = {device: self._make(device).eval().requires_grad_(False)}
         return self._models[device]
+
+    def check_steps(self, asks: frozenset[str], begins: Tensor, ends: Tensor) -> None:
+        """Raises ValueError for steps (S,) along the asking side's path that a few-step model was not trained for."""
+        if self.objective is None or not asks & self.objective.tells - VELOCITY:
+            return
+        if self.path is not None:
+            begins, ends = (self.objective.path.time(self.path.logsnr(t)) for t in (begins, ends))
+        try:
+            self.objective.check_steps(begins, ends)
+        except ValueError as error:
+            raise ValueError(f"the model of {self.run}: {error}") from None
 
     @torch.no_grad()
     def estimator(self, cond: Cond, guidance: Guidance | None = None) -> EstimateFn:

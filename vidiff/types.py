@@ -110,6 +110,8 @@ class Cond:
     """What one network made of tokens and image once for all x_t and times (its `prepare`), batch first."""
     origin: Origin | None = None
     """What it was made from, for a second model that has to make a condition of its own; put there by the Diffuser."""
+    without: Cond | None = None
+    """The condition with everything dropped, for an objective that compares with it; put there by the Diffuser."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,21 @@ class Origin:
     batch: Batch
     drop: Tensor
 
+    @property
+    def dropped(self) -> Tensor:
+        """Which samples lost all there was (B,)."""
+        return self.drop if self.drop.ndim == 1 else self.drop[:, -1] | self.drop[:, :-1].all(1)
+
+
+BESIDE = ("prepared", "origin", "without")
+"""What a condition has beside its routes."""
+
 
 def join(conds: Sequence[Cond]) -> Cond:
     """Several conditions as one batch, in order: one call of the network for all of them."""
     import torch
 
-    names = [f.name for f in fields(Cond) if f.name not in ("prepared", "origin")]
+    names = [f.name for f in fields(Cond) if f.name not in BESIDE]
     columns = {name: [getattr(c, name) for c in conds] for name in names}
     joined = {name: torch.cat(parts) if parts[0] is not None else None for name, parts in columns.items()}
     ready = [c.prepared for c in conds]
@@ -134,9 +145,11 @@ def join(conds: Sequence[Cond]) -> Cond:
 
 def rows_of(cond: Cond, rows: Tensor) -> Cond:
     """The condition of these rows (k,) of a batch alone."""
-    columns = {f.name: getattr(cond, f.name) for f in fields(Cond) if f.name not in ("prepared", "origin")}
+    columns = {f.name: getattr(cond, f.name) for f in fields(Cond) if f.name not in BESIDE}
+    without = None if cond.without is None else rows_of(cond.without, rows)
     ready = None if cond.prepared is None else tuple(part[rows] for part in cond.prepared)
-    return Cond(**{name: None if part is None else part[rows] for name, part in columns.items()}, prepared=ready)
+    return Cond(**{name: None if part is None else part[rows] for name, part in columns.items()}, prepared=ready,
+                without=without)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -331,6 +344,9 @@ class Frozen(Protocol):
 
     run: str
     objective: Any
+
+    def check_steps(self, asks: frozenset[str], begins: Tensor, ends: Tensor) -> None:
+        """Raises ValueError for steps (S,) that a sampler which `asks` this takes and the model was not trained for."""
 
     def estimator(self, cond: Cond, guidance: Any = None) -> Callable[[Tensor, Tensor], Any]:
         """Its estimate as a function of (x_t, t), x_t on the path of *this* configuration.

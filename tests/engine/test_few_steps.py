@@ -87,6 +87,13 @@ REFUSED = [
     (["objective=meanflow"], "objective meanflow: it differentiates the network in forward mode.*Use attention: math or attention: matmul"),
     (["objective=meanflow", "attention=math", "objective.path=gvp"], "average velocity moves along a straight line"),
     (["objective=shortcut", "objective.times=per_frame"], "one length for all frames"),
+    (["objective=shortcut", "sampler=jump", "sampler.steps=3"], r"sampler jump: a jump from 1 to 0.6667 was not trained: this model has learned 1, 2, 4, … 128 uniform steps. Use such sampler.steps with spacing: uniform, or sampler: euler\.$"),
+    (["objective=shortcut", "sampler={name: jump, steps: 4, spacing: shifted}"], "sampler jump: a jump from 1 to .* was not trained"),
+    (["objective=shortcut", "sampler={name: jump, steps: 4, path: gvp}"], "sampler jump: a jump from 1 to .* was not trained"),
+    (["objective=shortcut", "sampler={name: consistency, steps: 3}"], "sampler consistency: a jump from 0.6667 to 0 was not trained"),
+    (["objective=shortcut", "sampler={name: clipped, sampler: jump, steps: 3}"], "sampler clipped: a jump from 1 to 0.6667 was not trained"),
+    (["objective=meanflow_guided", "attention=math", "conditioner=none"], "objective meanflow_guided: its targets are guided away from no condition, and there is none. Use conditioner label"),
+    (["objective=shortcut_guided", "conditioner.drop=0"], "objective shortcut_guided: its targets are guided away from .*conditioner.drop is 0.*Use conditioner.drop: 0.1"),
 ]  # fmt: skip
 
 
@@ -95,6 +102,55 @@ def test_what_does_not_go_together_is_refused_in_one_line(yaml_file, overrides, 
     with pytest.raises(ConfigError, match=words) as refused:
         made(yaml_file, *overrides)
     assert len(refused.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    ["{name: jump, steps: 1}", "{name: jump, steps: 8}", "{name: jump, steps: 128}", "{name: jump, steps: 200}",
+     "{name: consistency, steps: 2}", "{name: euler, steps: 7}", "{name: heun, steps: 3, spacing: karras}"],
+)  # fmt: skip
+def test_steps_that_a_shortcut_model_has_learned_are_taken(yaml_file, sampler):
+    made(yaml_file, "objective=shortcut", f"sampler={sampler}")
+
+
+def test_average_velocities_jump_from_anywhere_to_anywhere(yaml_file):
+    made(yaml_file, "objective=meanflow", "attention=matmul", "sampler={name: jump, steps: 3, spacing: shifted}")
+
+
+def test_a_student_takes_the_steps_it_was_distilled_to_and_so_does_who_learns_from_it(start, yaml_file, capsys):
+    four = [f"objective={{name: progressive_distillation, teacher: {start('train.steps=1', out='teacher')}, steps: 4}}",
+            "sampler=euler", "guidance=none"]  # fmt: skip
+    others = (
+        r"this student has learned 4 uniform steps and no others; asked are {} .*Use steps: 4 with spacing: uniform\.$"
+    )
+    for settings, asked in ((["sampler.steps=5"], 5), (["sampler.steps=4", "sampler.spacing=shifted"], 4)):
+        with pytest.raises(ConfigError, match=f"sampler euler: {others.format(asked)}"):
+            made(yaml_file, *four, *settings)
+    student = start(*four, "sampler.steps=4", "train.steps=1", out="student")
+    assert sample.main([str(student), "--steps", "2", "--num", "1", "--device", "cpu"]) == 2
+    assert "this student has learned 4 uniform steps" in capsys.readouterr().err
+    learning = ["objective=progressive_distillation", f"objective.teacher={student}"]
+    made(yaml_file, *learning, "objective.steps=2", "sampler=euler", "sampler.steps=2")
+    with pytest.raises(ConfigError, match=f"objective progressive_distillation: the model of .*: {others.format(6)}"):
+        made(yaml_file, *learning, "objective.steps=3", "sampler=euler", "sampler.steps=3")
+    reflow = ["objective=reflow", f"objective.teacher={student}", "objective.sampler.name=euler"]
+    made(yaml_file, *reflow, "objective.sampler.steps=4")
+    with pytest.raises(ConfigError, match=f"objective reflow: the model of .*: {others.format(20)}"):
+        made(yaml_file, *reflow, "objective.sampler.steps=20")
+
+
+@pytest.mark.parametrize("name", ["meanflow_guided", "shortcut_guided"])
+def test_targets_are_guided_by_the_conditioners_own_null(yaml_file, name):
+    planned = made(yaml_file, f"objective={name}", "attention=matmul", "sampler=jump")
+    diffuser = build_diffuser(planned.config, planned.dataset)
+    seen, loss = [], diffuser.objective.loss
+    diffuser.objective.loss = lambda net, z, cond, random: seen.append(cond) or loss(net, z, cond, random)
+    batch = {"video": torch.stack([planned.dataset[i]["video"] for i in range(3)]), "label": torch.tensor([1, 2, 0])}
+    losses = diffuser(batch, Random(0, "train", rows=range(3)))
+    losses["loss"].backward()
+    null = diffuser.conditions({"label": batch["label"]}, 3)[1]
+    assert torch.equal(seen[0].without.vector, null.vector) and not seen[0].without.vector.requires_grad
+    assert losses["mse"].isfinite().all()
 
 
 def test_targets_of_an_average_need_one_and_resume_with_the_same_bits(start, yaml_file, tmp_path):

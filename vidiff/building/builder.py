@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidiff.building.meeting import check_asked_for, check_reads, check_routes, check_told, feed
+from vidiff.building.meeting import check_asked_for, check_null, check_reads, check_routes, check_told, feed
 from vidiff.config import Config, ConfigError, load
 from vidiff.config.checking import OF_A_BACKBONE
 from vidiff.diffuser import Diffuser
@@ -138,6 +138,7 @@ class Builder:
         self.attempt("objective", lambda: check_told(self.config, backbone, spec.provides - conditioner.spec.provides))
         reads = getattr(conditioner, "reads", frozenset())
         self.attempt("objective", lambda: objective.check(backbone, reads))
+        self.attempt("objective", lambda: check_null(objective, conditioner))
         return Diffuser(tokenizer, conditioner, backbone, objective)
 
     def load(self, run: str, asks: frozenset[str] = VELOCITY) -> Frozen:

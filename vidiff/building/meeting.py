@@ -15,9 +15,10 @@ from vidiff.config.checking import plain
 from vidiff.config.schema import SLOTS
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
+from vidiff.diffusion.objective import Objective
 from vidiff.diffusion.sampler import Sampler
 from vidiff.registry import BACKBONES, KINDS, SAMPLERS, build
-from vidiff.types import BadSample, Cond, CondSpec, Dataset, Grid, shapes_of
+from vidiff.types import VELOCITY, BadSample, Cond, CondSpec, Dataset, Grid, shapes_of
 
 
 @torch.no_grad()
@@ -124,7 +125,24 @@ def check_sampler(sampler: Sampler | None, diffuser: Diffuser, guidance: Guidanc
         )
     own = sampler.path is None
     path, interval = (objective.path, objective.interval) if own else (sampler.path, (0.0, 1.0))
-    sampler.check(path, sampler.spacing(sampler.steps, path, interval))
+    times = sampler.spacing(sampler.steps, path, interval)
+    sampler.check(path, times)
+    if sampler.asks & tells - VELOCITY:
+        begins, ends = (t if own else objective.path.time(path.logsnr(t)) for t in sampler.takes(times))
+        objective.check_steps(begins, ends)
+
+
+def check_null(objective: Objective, conditioner: nn.Module) -> None:
+    """Raises ValueError when the loss compares with a null condition that is not there, or never shown in training."""
+    if not objective.needs_null:
+        return
+    if not conditioner.spec.provides:
+        raise ValueError("its targets are guided away from no condition, and there is none. Use conditioner label.")
+    if max(conditioner.drop if isinstance(conditioner.drop, tuple) else [conditioner.drop]) == 0:
+        raise ValueError(
+            "its targets are guided away from the network's answer to no condition, and conditioner.drop is 0, so "
+            "it learns none. Use conditioner.drop: 0.1."
+        )
 
 
 def check_reads(config: Config, diffuser: Diffuser, dataset: Dataset) -> None:

@@ -39,6 +39,9 @@ class Teacher:
 
     run, objective, path = "runs/teacher", None, Straight()
 
+    def check_steps(self, asks: Any, begins: Tensor, ends: Tensor) -> None:
+        """Any steps."""
+
     def estimator(self, cond: Any, guidance: Any = None) -> EstimateFn:
         """x0 = alpha x / n, noise = sigma x / n, n = alpha^2 + sigma^2."""
 
@@ -79,7 +82,7 @@ def told(objective: Objective, rows: Any = range(B)) -> Cond:
     """A condition that knows, as the Diffuser's do, which clips it belongs to."""
     clips = torch.randint(256, (B, *VIDEO), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
     batch = {"video": clips[list(rows)], **objective.entries(data()[list(rows)], dice(rows))}
-    return Cond(origin=Origin(batch, torch.zeros(len(rows), dtype=torch.bool)))
+    return Cond(origin=Origin(batch, torch.zeros(len(rows), dtype=torch.bool)), without=Cond())
 
 
 def loss_trains_the_network(component: Component) -> None:

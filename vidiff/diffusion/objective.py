@@ -66,6 +66,11 @@ class Objective(nn.Module):
     def check(self, net: nn.Module, reads: frozenset[str]) -> None:
         """Raises ValueError when this network, or a conditioner that `reads` these entries, does not go with it."""
 
+    def check_steps(self, begins: Tensor, ends: Tensor) -> None:
+        """Raises ValueError for steps (S,) that training does not show, where estimates tell more than a velocity."""
+
+    needs_null = False
+    """Whether the loss compares with the condition that says nothing (`Cond.without`)."""
     needs_average = False
     """Whether targets come from the run's moving average of the network (`averaged`)."""
     averaged: Callable[[], Net] | None = None

@@ -81,7 +81,7 @@ class MeanFlow(TwoTimes):
         """The loss of steps from t to s (B,); without s flow matching at t."""
         x0 = x0.to(full_precision(x0.dtype))
         x_t = self.path.point(x0, noise, t)
-        v = velocity(self.path, Estimate(x0, noise), t)
+        v = self.slope(net, x_t, t, cond, velocity(self.path, Estimate(x0, noise), t))
         if s is None or bool((s == t).all()):
             target, s = v, None
         else:
@@ -96,6 +96,10 @@ class MeanFlow(TwoTimes):
             "mse": mse,
             "time": t.detach().reshape(len(t), -1).mean(1),
         }
+
+    def slope(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond, v: Tensor) -> Tensor:
+        """The velocity whose average is learned, at x_t (B,c,t,h,w) of pairs whose own is v: that one."""
+        return v
 
     @torch.no_grad()
     def change(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond, s: Tensor, v: Tensor) -> Tensor:

@@ -52,7 +52,24 @@ class ProgressiveDistillation(Objective):
     ):
         """Raises ValueError when the teacher is not there or does not fit."""
         super().__init__(path, prediction, weighting, times, noise, interval)
-        self.teacher, self.guidance, self.steps = load(teacher, frozenset({"velocity", "step"})), guidance, steps
+        asks = frozenset({"velocity", "step"})
+        self.teacher, self.guidance, self.steps = load(teacher, asks), guidance, steps
+        self.teacher.check_steps(asks, *self.grid(2 * steps))
+
+    def grid(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Where uniform steps begin and end (steps,), float64 on the CPU."""
+        times = torch.linspace(self.interval[1], 0, steps + 1, dtype=torch.float64, device="cpu")
+        return times[:-1], times[1:]
+
+    def check_steps(self, begins: Tensor, ends: Tensor) -> None:
+        """Raises ValueError for other steps than those of the student."""
+        own = torch.stack(self.grid(self.steps))
+        told = torch.stack([begins, ends]).to(own)
+        if told.shape != own.shape or not torch.allclose(told, own, atol=1e-4):
+            raise ValueError(
+                f"this student has learned {self.steps} uniform steps and no others; asked are {len(begins)} "
+                f"of {begins[0] - ends[0]:.3g} and so on. Use steps: {self.steps} with spacing: uniform."
+            )
 
     def loss_at(self, net: Net, x0: Tensor, noise: Tensor, t: Tensor, cond: Cond) -> dict[str, Tensor]:
         """As every objective's; times are moved up to the next of the student's steps."""

@@ -92,6 +92,23 @@ class Shortcut(TwoTimes):
         if finest != 2**self.levels or finest < 2:
             raise ValueError(f"finest is {finest}: lengths are halved, so it must be 2, 4, 8 … 128, 256.")
 
+    def complete(self, cond: Cond, t: Tensor, s: Tensor | None = None) -> Cond:
+        """`cond` with the length of the step from t to s (B,); of the shortest, as of none, 0."""
+        return super().complete(cond, t, s if s is None else torch.where(self.short(t, s), t, s))
+
+    def check_steps(self, begins: Tensor, ends: Tensor) -> None:
+        """Raises ValueError for a step that is not one of 1, 2, 4, ... uniform ones, nor as short as the flow's."""
+        length = begins - ends
+        number = torch.exp2(torch.round(-torch.log2(length)))
+        shown = ((length * number - 1).abs() < 1e-6) & ((ends * number - torch.round(ends * number)).abs() < 1e-6)
+        strange = (~(shown | self.short(begins, ends))).nonzero()
+        if len(strange):
+            begin, end = float(begins[strange[0, 0]]), float(ends[strange[0, 0]])
+            raise ValueError(
+                f"a jump from {begin:.4g} to {end:.4g} was not trained: this model has learned 1, 2, 4, … "
+                f"{self.finest} uniform steps. Use such sampler.steps with spacing: uniform, or sampler: euler."
+            )
+
     def loss(self, net: Net, x0: Tensor, cond: Cond, random: Random) -> dict[str, Tensor]:
         """As every objective's, with "consistency" (B,), the squared error of long steps, 0 where there is none."""
         t = self.draw_times(random, x0)
@@ -130,12 +147,18 @@ class Shortcut(TwoTimes):
             "consistency": torch.where(s < t, mse, 0.0),
         }
 
+    def half(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond, s: Tensor) -> Estimate:
+        """Half of a long step, from t to s (B,), as the network takes it now."""
+        return self.estimate(net, x_t, t, cond, s)
+
+    def short(self, t: Tensor, s: Tensor) -> Tensor:
+        """Which steps are those of the flow: no longer than 1/finest; (B,) bool."""
+        return t - s < 1.5 / self.finest
+
     @torch.no_grad()
     def two_in_one(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond, s: Tensor) -> Estimate:
         """The estimate whose place at s is the end of two steps of half the length, as the network takes them now."""
         middle = (t + s) / 2
-        shortest = t - s < 1.5 * 2 / self.finest
-        first = self.estimate(net, x_t, t, cond, torch.where(shortest, t, middle))
-        x_m = place(self.path, first, middle)
-        second = self.estimate(net, x_m, middle, cond, torch.where(shortest, middle, s))
+        x_m = place(self.path, self.half(net, x_t, t, cond, middle), middle)
+        second = self.half(net, x_m, middle, cond, s)
         return through(self.path, x_t, t, place(self.path, second, s), s)
