@@ -20,6 +20,7 @@ REFUSED = [
     (["sampler={name: heun_sde, diffusion: sbdm, path: linear}", "objective=epsilon"], "sbdm is infinite"),
     (["sampler={name: clipped, sampler: {name: euler_maruyama, diffusion: sbdm}}"], "sbdm is infinite"),
     ([LEARNED], "needs a model that answers variances: objective iddpm"),
+    ([LEARNED, "objective={name: vlb, variance: fixed_small}"], "needs a model that answers variances"),
     ([LEARNED, "objective={name: iddpm, variance: learned}"], "needs a model that answers variances"),
     (["sampler={name: clipped, sampler: {name: ddpm, variance: learned}}"], "needs a model that answers variances"),
     ([LEARNED, "objective=iddpm", "guidance=cfg_zero"], "this guidance asks the network nothing in the first ones"),
@@ -28,6 +29,7 @@ REFUSED = [
 ]  # fmt: skip
 TAKEN = [
     [LEARNED, "objective=iddpm"],
+    [LEARNED, "objective=vlb"],
     [LEARNED, "objective=iddpm", "guidance={name: cfg_zero, zero_init: 0.0}"],
     ["sampler={name: euler_maruyama, diffusion: sbdm}", "objective=epsilon"],
     ["sampler={name: euler_maruyama, diffusion: sbdm}", "objective.interval=[0,0.999]"],

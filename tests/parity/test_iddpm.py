@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import zoo.objectives  # noqa: F401
+import zoo  # noqa: F401
+from vidiff.building import plan
+from vidiff.config import load
 from vidiff.registry import build
 from vidiff.types import Cond
 
@@ -92,3 +94,11 @@ def test_the_estimate_is_that_of_the_first_half():
     for name in ("iddpm", "vlb"):
         found = build("objective", name).estimate(lambda *_: output, x, t, Cond())
         assert torch.equal(found.x0, without.x0) and torch.equal(found.noise, without.noise)
+
+
+def test_the_project_weighs_the_bound_as_the_paper_and_draws_with_what_it_learned():
+    """Nichol & Dhariwal 2021, eq. 16: L_simple + 0.001 L_vlb, the bound a sum over all steps, not their mean."""
+    made = plan(load(Path(__file__).resolve().parents[2] / "projects/iddpm.yaml"))
+    objective = made.diffuser.objective
+    assert objective.bound == pytest.approx(0.001 * objective.chain.num_steps)
+    assert objective.tells_variances and made.sampler.reads_variances

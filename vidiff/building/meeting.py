@@ -115,8 +115,8 @@ def check_sampler(sampler: Sampler | None, diffuser: Diffuser, guidance: Guidanc
         )
     if sampler.reads_variances and not objective.tells_variances:
         raise ValueError(
-            "variance=learned needs a model that answers variances: objective iddpm, with variance learned_range. "
-            "Use variance: small."
+            "variance=learned needs a model that answers variances: objective iddpm or vlb, with variance "
+            "learned_range. Use variance: small."
         )
     if sampler.reads_variances and guidance is not None and guidance.silent:
         raise ValueError(

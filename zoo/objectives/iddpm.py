@@ -21,8 +21,29 @@ from vidiff.registry import OBJECTIVES
 from vidiff.types import Cond, Count, NonNegative
 
 
+class WithVariances(Objective):
+    """An objective whose network may answer variances, in as many channels again after those that estimate."""
+
+    def estimate(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
+        """As every objective's, and with variance learned_range the `share` that sampler `ddpm` reads."""
+        answers: list[Tensor] = []
+
+        def remembering(x: Tensor, label: Tensor, cond: Cond) -> Tensor:
+            answers.append(net(x, label, cond))
+            return answers[-1]
+
+        believed = super().estimate(remembering, x_t, t, cond)
+        if not self.tells_variances:
+            return believed
+        return believed.spread((answers[0].to(believed.x0.dtype).chunk(2, dim=1)[1] + 1) / 2)
+
+    def output(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """The part of the answer that estimates (B,c,t,h,w)."""
+        return super().output(net, x_t, t, cond).chunk(self.outputs, dim=1)[0]
+
+
 @OBJECTIVES.register("iddpm", parts=PARTS)
-class Iddpm(Objective):
+class Iddpm(WithVariances):
     """Squared error of the noise plus `bound` times the bound of the variances, over a chain of `num_steps` steps.
 
     `num_steps` null is the path's own number. `bound` is T/1000 in the published "rescaled" loss of a chain of T steps.
@@ -50,22 +71,6 @@ class Iddpm(Objective):
     def draw_times(self, random: Random, x0: Tensor) -> Tensor:
         """Times (B,) or (B,t) that a step of the chain begins at: its bound is made of no others."""
         return self.chain.snapped(super().draw_times(random, x0), self.interval[1])
-
-    def estimate(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
-        """As every objective's, and with variance learned_range the `share` that sampler `ddpm` reads."""
-        answers: list[Tensor] = []
-
-        def remembering(x: Tensor, label: Tensor, cond: Cond) -> Tensor:
-            answers.append(net(x, label, cond))
-            return answers[-1]
-
-        believed = super().estimate(remembering, x_t, t, cond)
-        share = (answers[0].to(believed.x0.dtype).chunk(2, dim=1)[1] + 1) / 2
-        return believed.spread(share) if self.tells_variances else believed
-
-    def output(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The half of the answer that estimates (B,c,t,h,w)."""
-        return super().output(net, x_t, t, cond).chunk(2, dim=1)[0]
 
     def loss_at(self, net: Net, x0: Tensor, noise: Tensor, t: Tensor, cond: Cond) -> dict[str, Tensor]:
         """As every objective's, with "bound" (B,): bits per element."""

@@ -22,6 +22,7 @@ from vidiff.diffusion.weighting import Weighting
 from vidiff.random import Random
 from vidiff.registry import OBJECTIVES
 from vidiff.types import Cond, Count, Positive
+from zoo.objectives.iddpm import WithVariances
 
 
 class BoundWeighting(Weighting):
@@ -37,7 +38,7 @@ class BoundWeighting(Weighting):
 
 
 @OBJECTIVES.register("vlb", parts={kind: kind for kind in PARTS if kind != "weighting"})
-class Vlb(Objective):
+class Vlb(WithVariances):
     """The bound of a chain of `num_steps` steps (null: the path's own), with gradient to means and variances.
 
     `variance`: learned_range or learned, in as many channels again; fixed_small (beta~) or fixed_large (beta).
@@ -61,21 +62,17 @@ class Vlb(Objective):
         kind = variance if variance in get_args(Fixed) else "fixed_small"
         super().__init__(path, prediction, BoundWeighting(chain, kind, scale), times, noise, interval)
         self.chain, self.variance, self.scale = chain, variance, scale
-        self.outputs = 2 if variance in get_args(Learned) else 1
+        self.outputs, self.tells_variances = 2 if variance in get_args(Learned) else 1, variance == "learned_range"
 
     def draw_times(self, random: Random, x0: Tensor) -> Tensor:
         """Times (B,) or (B,t) that a step of the chain begins at: its bound is made of no others."""
         return self.chain.snapped(super().draw_times(random, x0), self.interval[1])
 
-    def output(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The part of the answer that estimates (B,c,t,h,w)."""
-        return super().output(net, x_t, t, cond).chunk(self.outputs, dim=1)[0]
-
     def loss_at(self, net: Net, x0: Tensor, noise: Tensor, t: Tensor, cond: Cond) -> dict[str, Tensor]:
         """As every objective's, "mse" that of the network's means; with "bound" (B,): bits per element of a step."""
         x0 = x0.to(full_precision(x0.dtype))
         x_t = self.path.point(x0, noise, t)
-        answer = super().output(net, x_t, t, cond)
+        answer = Objective.output(self, net, x_t, t, cond)
         mean, *v = answer.chunk(self.outputs, dim=1)
         error = (mean - self.prediction.target(self.path, x0, noise, t)).detach()
         log_variance = (

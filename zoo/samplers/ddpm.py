@@ -22,7 +22,7 @@ class Ddpm(Sampler):
     """The mean of p(x_s | x_t, x0) plus noise of variance beta~ (small), beta (large), or between them (learned).
 
     beta = sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2, beta~ = beta sigma_s^2 / sigma_t^2. `learned` needs a model that
-    answers variances (objective `iddpm`): log variance = f log beta + (1 - f) log beta~.
+    answers variances (objectives `iddpm`, `vlb`): log variance = f log beta + (1 - f) log beta~.
     """
 
     reverses = False
@@ -53,7 +53,9 @@ class Ddpm(Sampler):
         large = torch.sqrt((path.sigma(t) ** 2 - (path.alpha(t) / path.alpha(s) * path.sigma(s)) ** 2).clamp(min=0))
         share = now.share
         if self.variance == "learned" and share is None:
-            raise ValueError("variance: learned needs a model that answers variances: objective iddpm. Use small.")
+            raise ValueError(
+                "variance: learned needs a model that answers variances: objective iddpm or vlb. Use small."
+            )
         ndim = now.x0.ndim
         small, large = (v.reshape(-1, *[1] * (ndim - 1)).to(now.x0.dtype) for v in (small, large))
         if self.variance == "learned":
