@@ -91,6 +91,8 @@ def test_references(tmp_path):
         ("objective.path=liner", "path 'liner' is not registered. Did you mean 'linear'?"),
         ("objective.path.bta=3", "objective.path.bta is not a setting of linear"),
         ("objective.noise=3", "objective.noise is 3: write the name of a noise"),
+        ("objective.path=[]", "objective.path is []: write the name of a path"),
+        ("objective.path=[linear]", "objective.path is ['linear']: write the name of a path"),
         (
             "samplr.steps=20",
             "'samplr.steps=20' changes nothing: there is no key 'samplr'. Did you mean 'sampler.steps'?",

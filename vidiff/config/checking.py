@@ -6,7 +6,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class Checker:
     def _setting(self, key: str, setting: Setting, value: Any) -> Any:
         if setting.part is None or (value is None and setting.default is None):
             return self.value(key, setting.annotation, value)
-        if isinstance(value, list):
+        if isinstance(value, list) and takes_several(setting.annotation):
             return [self.component(f"{key}.{i}", setting.part, item) for i, item in enumerate(value)]
         default = setting.default if isinstance(setting.default, str) else None
         if isinstance(setting.default, Mapping):
@@ -212,6 +212,13 @@ def refuses(annotation: Any, value: Any) -> str | None:
     if annotation is type(None):
         return None if value is None else "null"
     return _refuses_scalar(annotation, value)
+
+
+def takes_several(annotation: Any) -> bool:
+    """Whether a setting that is made of components takes a list of them (or does not say what it takes)."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    options = typing.get_args(annotation) if union else (annotation,)
+    return any((typing.get_origin(a) or a) in (list, tuple, Sequence, Any, inspect.Parameter.empty) for a in options)
 
 
 def describe(annotation: Any) -> str:
