@@ -13,12 +13,14 @@ and three that the field uses to save more (zoo/layers/patterns.py has their pap
     windowed         windows of space-time, and the same windows shifted by half, in turn
     strided          windows of space-time, and the places at equal distance, in turn
 
+A plan of one's own is a list of looks that blocks take in turn: [space, space, time].
 With `causal`, frames see themselves and earlier ones only, in every plan. A text is read by cross-attention in every
 block that looks within frames; purely temporal ones do not, as in Latte's model of text to video.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -37,6 +39,7 @@ from zoo.layers.text import Seen, TextTransformer
 from zoo.layers.transformer import Placing
 
 PlanName = Literal["interleaved", "late_fusion", "sequential", "split_heads", "axial", "windowed", "strided"]
+Look = Literal["space", "time", "row", "column", "window", "shifted", "stride"]
 
 
 class Plan(NamedTuple):
@@ -57,9 +60,16 @@ PLANS: dict[str, Plan] = {
 }
 
 
-def blocks_of(name: PlanName, depth: int) -> list[tuple[str, ...]]:
+def plan_of(plan: PlanName | Sequence[Look]) -> Plan:
+    """A plan by its name, or of looks in turn. Raises ValueError for none."""
+    if not plan:
+        raise ValueError("plan=[] has no look. Use plan=interleaved, or a list such as [space, space, time].")
+    return PLANS[plan] if isinstance(plan, str) else Plan(tuple(plan))
+
+
+def blocks_of(plan: PlanName | Sequence[Look], depth: int) -> list[tuple[str, ...]]:
     """The looks of each of `depth` blocks. Raises ValueError when the blocks do not come out even."""
-    looks, arrangement = PLANS[name]
+    looks, arrangement = plan_of(plan)
     if arrangement in ("in_series", "by_heads"):
         return [looks] * depth
     rounds, rest = divmod(depth, len(looks))
@@ -168,7 +178,7 @@ class DiTFactorized(TextTransformer):
         dim: Count = 384,
         depth: Depth = 12,
         num_heads: Count = 6,
-        plan: PlanName = "interleaved",
+        plan: PlanName | tuple[Look, ...] = "interleaved",
         window: tuple[Count, Count, Count] = (2, 4, 4),
         causal: bool = False,
         mlp_ratio: Positive = 4.0,
@@ -187,7 +197,7 @@ class DiTFactorized(TextTransformer):
         positions,
     ):
         """Raises ValueError when the heads do not divide the width, or depth, heads, positions do not fit the plan."""
-        looks, block = blocks_of(plan, depth), BLOCKS[PLANS[plan].arrangement]
+        looks, block = blocks_of(plan, depth), BLOCKS[plan_of(plan).arrangement]
         settings = dict(
             mlp_ratio=mlp_ratio,
             qk_norm=qk_norm,
@@ -205,7 +215,7 @@ class DiTFactorized(TextTransformer):
             **({"text": nn.Linear(cond.tokens, dim)} if cond.tokens else {}),
         )  # fmt: skip
         self.attention, self.head_dim, self.looks, self.causal = attention, head_dim(dim, num_heads), looks, causal
-        self.patterns = {look: patterns(tuple(window))[look] for look in PLANS[plan].looks}
+        self.patterns = {look: patterns(tuple(window))[look] for look in plan_of(plan).looks}
         self.axes = {look: self._axes(pattern) for look, pattern in self.patterns.items()}
         self.positions = nn.ModuleDict(
             {axes: positions(dim=dim, head_dim=self.head_dim, grid=self.grid, axes=axes) for axes in self.axes.values()}

@@ -15,7 +15,8 @@ GRID = Grid(5, 3, 4, 2)
 WIDE = Grid(3, 5, 4, 3)
 """Neither of its axes divides by the windows below."""
 WINDOW = (2, 3, 2)
-DEPTHS = {name: 3 if name == "axial" else 2 for name in PLANS}
+OWN = ("row", "row", "stride", "time")
+DEPTHS = {name: 3 if name == "axial" else 2 for name in PLANS} | {OWN: 4}
 
 
 def make(positions="none", grid=GRID, **settings):
@@ -52,6 +53,7 @@ def test_plans():
     assert blocks_of("axial", 6) == [r, c, t] * 2
     assert blocks_of("windowed", 4) == [("window",), ("shifted",)] * 2
     assert blocks_of("strided", 4) == [("window",), ("stride",)] * 2
+    assert blocks_of(["space", "space", "time"], 6) == [s, s, t] * 2
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,11 @@ def test_plans():
     [
         (dict(depth=5), "depth=5 does not split into blocks over space, time. Use depth=6."),
         (dict(depth=4, plan="axial"), "depth=4 does not split into blocks over row, column, time. Use depth=6."),
+        (
+            dict(depth=4, plan=["space", "space", "time"]),
+            "depth=4 does not split into blocks over space, space, time. Use depth=6.",
+        ),
+        (dict(plan=[]), "plan=[] has no look. Use plan=interleaved, or a list such as [space, space, time]."),
         (dict(num_heads=3, plan="split_heads"), "num_heads=3 does not split into halves. Use num_heads=4."),
     ],
 )
@@ -138,7 +145,7 @@ def gradients(net, grid):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", DEPTHS)
 def test_what_a_plan_sees(plan, causal):
     depth = DEPTHS[plan]
     net = make(grid=WIDE, plan=plan, depth=depth, causal=causal)
