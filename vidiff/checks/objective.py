@@ -145,16 +145,16 @@ def believes_from_noise_to_data(component: Component) -> None:
 def takes_a_time_per_frame(component: Component) -> None:
     """Times (B,t) with one value repeated give the loss of times (B,), and with several the network is told each."""
     objective = make(component)
-    net, x0 = net_of(objective, torch.float64), data(torch.float64)
+    net, x0, cond = net_of(objective, torch.float64), data(torch.float64), told(objective)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     t = torch.tensor([0.3, 0.7], dtype=torch.float64)
-    one = objective.loss_at(net, x0, noise, t, Cond())
-    each = objective.loss_at(net, x0, noise, t[:, None].expand(B, 4), Cond())
+    one = objective.loss_at(net, x0, noise, t, cond)
+    each = objective.loss_at(net, x0, noise, t[:, None].expand(B, 4), cond)
     for key in ("loss", "mse"):
         off = apart(one[key], each[key], 1e-8, 1e-12)
         require(off <= 0, f"{key} is off by {off:.3g} when the time is given for every frame.")
     several = torch.rand(B, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5)) * 0.8 + 0.1
-    different = objective.loss_at(net, x0, noise, several, Cond())
+    different = objective.loss_at(net, x0, noise, several, cond)
     require(different["loss"].isfinite(), "the loss is not finite with several times.")
     require(net.labels[-1].shape == (B, 4), f"the network is told times {tuple(net.labels[-1].shape)}.")
 

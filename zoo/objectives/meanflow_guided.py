@@ -73,5 +73,6 @@ class MeanFlowGuided(MeanFlow):
         mixed = self.omega * v + self.kappa * with_it + (1 - self.omega - self.kappa) * without
         here = (t >= self.guided[0]) & (t <= self.guided[1])
         if cond.origin is not None:
-            here = here & ~cond.origin.dropped.to(t.device)
+            dropped = cond.origin.dropped.to(t.device)
+            here = here & ~dropped.reshape(-1, *[1] * (t.ndim - 1))
         return torch.where(expand(here, v).bool(), mixed, v)
