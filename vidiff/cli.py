@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -89,6 +90,7 @@ def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str]
     0 done, 1 a part failed, 2 refused, 3 stopped by a rule, 75 interrupted.
     """
     arguments = made.parse_intermixed_args(argv)
+    threading.excepthook = _in_a_thread
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as the tools have it while they import
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in (signal.SIGTERM, signal.SIGUSR1):  # until a trainer asks for more: nothing to save yet
@@ -122,6 +124,12 @@ def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str]
         place = f"{error.filename}: " if error.filename else ""
         return _report("stopped", Stopped(f"{place}{error.strerror}"), arguments, STOPPED)
     return DONE
+
+
+def _in_a_thread(failed: threading.ExceptHookArgs) -> None:
+    """A full disk is told once, by the main thread; TensorBoard's writer is not to print a traceback beside it."""
+    if getattr(failed.exc_value, "errno", None) not in OF_THE_DISK:
+        threading.__excepthook__(failed)
 
 
 def mute(stream: TextIO) -> None:

@@ -103,6 +103,18 @@ def test_samples_stay_when_the_new_ones_fail(draw, tmp_path, monkeypatch):
     assert code == 1 and "NaN" in err and (tmp_path / "s/sample_0001.npy").read_bytes() == before
 
 
+@pytest.mark.parametrize("kind", ["gif", "mp4", "png", "npy"])
+def test_a_disk_that_takes_no_more_samples_is_one_line(draw, tmp_path, kind):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        code, err = draw("--out", tmp_path / "s", "--format", kind)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 3 and err.startswith(f"vidiff: stopped: samples cannot be written to {tmp_path / 's'}: ")
+    assert not (tmp_path / "s/samples.json").exists()
+
+
 def test_what_no_memory_holds_is_refused_before_weights_are_read(draw, tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "load_weights", None)
     monkeypatch.setattr(memory, "machine_bytes", lambda: 400_000)
@@ -138,15 +150,15 @@ def test_only_what_can_be_gone_on_with_says_so(capsys):
         assert capsys.readouterr().err == f"vidiff: interrupted: SIGTERM received{told}\n"
 
 
-@pytest.mark.parametrize("kib", [2, 40])
-def test_a_disk_that_takes_no_more_stops_a_run_in_one_line(tmp_path, kib):
+@pytest.mark.parametrize(("kib", "board"), [(2, "false"), (40, "false"), (8, "true")])
+def test_a_disk_that_takes_no_more_stops_a_run_in_one_line(tmp_path, kib, board):
     """Files may not grow beyond so much: the log or the checkpoint cannot be written."""
     (tmp_path / "tiny.yaml").write_text(TINY)
 
     def small():
         resource.setrlimit(resource.RLIMIT_FSIZE, (kib * 1024, kib * 1024))
 
-    argv = [sys.executable, str(ROOT / "tools/train.py"), "tiny.yaml", "log.tensorboard=false", "--device", "cpu"]
+    argv = [sys.executable, str(ROOT / "tools/train.py"), "tiny.yaml", f"log.tensorboard={board}", "--device", "cpu"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, preexec_fn=small, timeout=300)
     assert done.returncode == 3, done.stderr
     assert done.stderr.startswith("vidiff: stopped: ") and "File too large" in done.stderr

@@ -27,7 +27,7 @@ from vidiff.engine.run import take_lock
 from vidiff.engine.runs import find_checkpoint, load_weights, read_run
 from vidiff.engine.sample import Drawing, conditions_of, draw, held_out_clips
 from vidiff.engine.weights import GRAMMAR, Weights, parse_weights
-from vidiff.errors import Failed, Refused
+from vidiff.errors import Failed, Refused, Stopped
 from vidiff.precision import widen_convolutions
 from vidiff.registry import did_you_mean
 from vidiff.types import BadSample, shapes_of
@@ -102,9 +102,12 @@ def run(arguments: argparse.Namespace) -> None:
         drawing = _drawn(arguments, made, diffuser, seed, conditions)
         for file in earlier:
             file.unlink(missing_ok=True)
-        files = write_all(out, drawing, formats, arguments, made)
-        record = _record(arguments, made, checkpoint, drawing, seed, weights, files)
-        write_atomic(out / "samples.json", json.dumps(record, indent=1) + "\n")
+        try:
+            files = write_all(out, drawing, formats, arguments, made)
+            record = _record(arguments, made, checkpoint, drawing, seed, weights, files)
+            write_atomic(out / "samples.json", json.dumps(record, indent=1) + "\n")
+        except OSError as error:
+            raise Stopped(f"samples cannot be written to {out}: {error.strerror or error}.") from None
     if not arguments.quiet:
         print(f"{arguments.num} videos, {drawing.evaluations} network evaluations each, {drawing.seconds:.1f} s: {out}")
         if drawing.cache:
