@@ -17,6 +17,8 @@ from vidiff.config.schema import SLOTS
 from vidiff.engine.checkpoint import Checkpoints, Snapshot
 from vidiff.engine.data import collate
 from vidiff.engine.optim import make_optimizer
+from vidiff.engine.parallel import world
+from vidiff.engine.preflight import preflight
 from vidiff.engine.profile import cost
 from vidiff.engine.runs import read_run, start_from
 from vidiff.engine.sample import class_conditions, draw
@@ -203,6 +205,14 @@ def test_a_project_that_a_laptop_cannot_train_in_an_hour_says_so(path):
 
 
 SAID = r"(?i)its ([\d,]+) steps are ([\d,.]+) PFLOP"
+
+
+def test_the_short_trainings_of_the_makefile_are_accepted():
+    lines = [line for line in (ROOT / "Makefile").read_text().splitlines() if "tools/train.py $(PROJECT)" in line]
+    overrides = [[word for word in line.split() if re.match(r"[a-z_.]+=", word)] for line in lines]
+    assert len(lines) == 3 and sum(map(bool, overrides)) == 2
+    for changed in overrides:
+        preflight(plan(load(ROOT / "projects/nano_sora_cpu.yaml", changed)), world("cpu"))
 
 
 def test_there_are_four_sizes_and_every_variant_of_latte():

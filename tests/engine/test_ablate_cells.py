@@ -9,7 +9,7 @@ from vidiff.config import ConfigError
 from vidiff.diffusion.objective import Objective
 from vidiff.diffusion.task import Sampling
 from vidiff.engine.ablate.cells import cells_of, check, select
-from vidiff.engine.ablate.folders import Folder, by_run, flow
+from vidiff.engine.ablate.folders import Folder, agree, by_run, flow
 from vidiff.engine.ablate.reading import read_grid
 from vidiff.engine.data import collate
 from vidiff.engine.log import Console
@@ -61,6 +61,13 @@ def test_cells_that_differ_in_sampling_share_a_run(cells):
 def test_the_same_experiment_twice_is_refused(cells):
     with pytest.raises(ConfigError, match="the cells 'a, seed 0' and 'b, seed 0' are the same experiment"):
         cells("zip: {label: [a, b], sampler.steps: [3, 3]}")
+
+
+def test_samples_hold_although_the_code_has_more_settings_since():
+    old = {"name": "euler", "steps": 3, "spacing": {"name": "uniform"}}
+    new = {"name": "euler", "steps": 3, "spacing": {"name": "uniform", "last": None}, "path": None}
+    assert agree(old, new) and agree(new, old)
+    assert not agree(new, {**old, "steps": 4}) and not agree(new, {**old, "spacing": {"name": "shifted"}})
 
 
 def test_impossible_cells_are_all_found_before_anything_runs(cells, tmp_path):

@@ -121,8 +121,9 @@ def say_dry_run(made: Plan, here: World, costs: Cost, buckets: Buckets) -> None:
     print(summary(made, here, costs))
     for line in table(made, buckets):
         print(line)
+    frames = f"{result['frames']} frame{'s' * (result['frames'] != 1)}"
     print(
-        f"dry run: loss {result['loss']:.4f} on {result['clips']} clips, two-step sample of {result['frames']} frames, "
+        f"dry run: loss {result['loss']:.4f} on {result['clips']} clips, two-step sample of {frames}, "
         f"peak memory {result['peak_gib']:.2f} GiB; nothing was written."
     )
 

@@ -154,7 +154,7 @@ class Trainer:
                     if self.step % save == 0 or self.step == steps:
                         self.save()
                     self.check_interrupt()
-            self.board.hparams(self.config.to_dict(), self._tags())
+            self.board.hparams(self.config.to_dict(), self._results())
         except (Interrupted, Stopped):
             self.save()
             raise
@@ -314,9 +314,10 @@ class Trainer:
         if changed and self.step:
             self.console.say("not the same data any more: other clips, or clips of other shapes (buckets.json)")
 
-    def _tags(self) -> list[str]:
-        """Every tag of the run so far, the steps before it was resumed as well."""
-        return sorted({tag for event in read_journal(self.journal.file) for tag in event} - {"step"})
+    def _results(self) -> list[str]:
+        """The tags that tell how good the run has become, those of steps before it was resumed as well."""
+        tags = {tag for event in read_journal(self.journal.file) for tag in event}
+        return sorted(tag for tag in tags if tag == "train/loss" or tag.startswith(("val/", "eval/")))
 
     def _log(self) -> None:
         for case in self.run.record_attention(gate.report()):

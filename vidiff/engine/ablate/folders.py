@@ -152,7 +152,7 @@ class Folder:
     def drawn(self, cell: Cell) -> bool:
         """Whether the cell's samples are there, as many as are wanted and drawn the way it says."""
         record, parts = self.samples(cell), cell.config.components
-        same = all(parts[key].get(k) == v for key in SAMPLING for k, v in (record.get(key) or {}).items())
+        same = all(agree(parts[key], record[key]) for key in SAMPLING if record.get(key))
         enough = len(record.get("rows", ())) >= self.grid.samples
         there = all((self.draw(cell) / f"sample_{row:04d}.npy").is_file() for row in range(self.grid.samples))
         return self.grid.samples == 0 or (same and enough and there)
@@ -220,6 +220,13 @@ def folder_name(grid: GridFile) -> str:
     """The name of the grid, and what was typed that makes other cells of it: a shortened grid has its own folder."""
     others = [argument for argument in grid.typed if argument.partition("=")[0].partition(".")[0] not in SAME_CELLS]
     return "+".join(filter(None, (grid.name, slug("+".join(others)))))
+
+
+def agree(wanted: Any, recorded: Any) -> bool:
+    """Whether two settings are equal as far as both have them: code of another day may know some more, or less."""
+    if isinstance(wanted, Mapping) and isinstance(recorded, Mapping):
+        return all(agree(value, recorded[key]) for key, value in wanted.items() if key in recorded)
+    return wanted == recorded
 
 
 def one_per_run(cells: Sequence[Cell]) -> list[Cell]:

@@ -157,7 +157,7 @@ def plot_cost(file: Path, grid: GridFile, rows: Sequence[Row]) -> Path | None:
 
 def _varies(values: Sequence[float | None]) -> bool:
     known = [v for v in values if v]
-    return len(known) > 1 and max(known) > 1.02 * min(known)
+    return len(known) > 1 and max(known) > 1.1 * min(known)
 
 
 def _colour(rows: Sequence[Row], row: Row) -> tuple[float, float, float]:
@@ -188,7 +188,7 @@ def _figure(file: Path, draw: Callable, columns: int, size: tuple[float, float])
             if scale == "log":
                 low, high = side.get_view_interval()
                 logarithmic = ticker.LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 7))
-                side.set_major_locator(logarithmic if high > 1.6 * low else ticker.MaxNLocator(5))
+                side.set_major_locator(logarithmic if high > 4 * low else ticker.MaxNLocator(5))
                 side.set_major_formatter(lambda value, _: human(value) if value >= 1e4 else f"{value:.4g}")
                 side.set_minor_formatter(ticker.NullFormatter())
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,9 @@ def _best(grid: GridFile, rows: Sequence[Row]) -> Row | None:
 
 def _percent(row: Row) -> str:
     base = None if row.mean is None or row.difference is None else row.mean - row.difference
-    return f"{100 * row.difference / base:+.1f}" if base and row.differences.keys() == row.values.keys() else ""
+    if not base or row.differences.keys() != row.values.keys():
+        return ""
+    return f"{round(100 * row.difference / base, 1) or 0.0:+.1f}"  # no -0.0
 
 
 def number(value: float | None) -> str:
