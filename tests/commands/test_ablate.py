@@ -255,7 +255,7 @@ def test_every_impossible_cell_is_found_before_anything_runs(refused):
     [
         (["--jobs", "0"], "--jobs is 0: it must be at least 1."),
         (["--only", "optimizer.lrr=1"], "no cell has a key 'optimizer.lrr'. Did you mean 'optimizer.lr'?"),
-        (["--report-only"], "runs/ablations/g is not there yet"),
+        (["--report-only"], "runs/ablations/g is no ablation yet"),
         (["--out", "tiny.yaml"], "tiny.yaml cannot be written"),
     ],
     ids=lambda v: v[0] if isinstance(v, list) else "",
