@@ -16,13 +16,14 @@ OUT = Path(__file__).parent / "data" / "samplers"
 SEED, ROWS = 977, 5
 LATENT = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 FLOW = dict(prediction_type="flow_prediction", use_flow_sigmas=True)
-UNIPC, DEIS, DPM, SINGLE, K2A, FLOW_EULER = (
+UNIPC, DEIS, DPM, SINGLE, K2A, FLOW_EULER, PNDM = (
     ("unipc_multistep", "UniPCMultistepScheduler"),
     ("deis_multistep", "DEISMultistepScheduler"),
     ("dpmsolver_multistep", "DPMSolverMultistepScheduler"),
     ("dpmsolver_singlestep", "DPMSolverSinglestepScheduler"),
     ("k_dpm_2_ancestral_discrete", "KDPM2AncestralDiscreteScheduler"),
     ("flow_match_euler_discrete", "FlowMatchEulerDiscreteScheduler"),
+    ("pndm", "PNDMScheduler"),
 )
 RUNS = {
     "unipc_2": (UNIPC, {**LATENT}, 9),
@@ -78,6 +79,9 @@ REST = {
     "flow_euler_karras": (FLOW_EULER, {"use_karras_sigmas": True}, 7),
     "flow_euler_exponential": (FLOW_EULER, {"use_exponential_sigmas": True}, 6),
     "flow_euler_beta": (FLOW_EULER, {"use_beta_sigmas": True}, 8),
+    "pndm": (PNDM, {**LATENT, "skip_prk_steps": True, "set_alpha_to_one": True}, 10),
+    "pndm_first_entry": (PNDM, {**LATENT, "skip_prk_steps": True, "steps_offset": 1}, 8),
+    "pndm_prk": (PNDM, {"set_alpha_to_one": True}, 10),
 }  # fmt: skip
 
 
@@ -120,7 +124,8 @@ def run(gmm, start, noise, maker, settings, steps):
     scheduler = scheduler_of(*maker, settings, noise)
     scheduler.set_timesteps(steps)
     exploding, flow = maker is K2A, maker is FLOW_EULER or settings.get("use_flow_sigmas", False)
-    levels = scheduler.sigmas.double()
+    table = None if maker is not PNDM else ((1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod).sqrt()
+    levels = scheduler.sigmas.double() if table is None else table[scheduler.timesteps]
     scheduler.sigmas = levels
     if exploding:
         scheduler.sigmas_interpol = scheduler.sigmas_interpol.double()
@@ -129,7 +134,7 @@ def run(gmm, start, noise, maker, settings, steps):
     x = start * (sigma if exploding else sigma if flow else 1.0)
     states = [x]
     for i, t in enumerate(scheduler.timesteps):
-        index = scheduler.step_index or 0
+        index = i if maker is PNDM else scheduler.step_index or 0
         second = exploding and not scheduler.state_in_first_order
         sigma = scheduler.sigmas_interpol[index - 1] if second else scheduler.sigmas[index]
         alpha = torch.ones_like(sigma) if exploding else 1 - sigma if flow else 1 / (1 + sigma**2).sqrt()

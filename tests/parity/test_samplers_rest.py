@@ -68,6 +68,26 @@ def test_diffusers(name):
     same(found, run["out.states"][: len(found)])
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "offset", "sampler"),
+    [
+        ("pndm", TABLE, 0, {"name": "pndm"}),
+        ("pndm_first_entry", TABLE, 1, stopped(name="pndm")),
+        ("pndm_prk", "ddpm", 0, {"name": "pndm", "warmup": "prk"}),
+    ],
+)
+def test_diffusers_pndm(name, path, offset, sampler):
+    """A state per call: theirs counts the second evaluation of the first step, and Runge-Kutta's, as steps."""
+    run = Run("diffusers_rest", name)
+    warm = 9 if "prk" in name else 1
+    steps = len(run["out.states"]) - 1 - warm
+    times = build("spacing", {"name": "leading", "offset": offset})(steps, build("path", path), (0.0, 1.0))
+    found = run_of(run, sampler, path, times, "eps")
+    same(found, run["out.states"])
+    promised = build("sampler", {**sampler, "steps": steps}).evaluations
+    assert promised is None or promised == len(found) - 1
+
+
 ADAPTIVE = {"name": "dpm_adaptive", "together": True}
 K_RUNS = {
     **{f"dpm_fast_{n}": {"name": "dpm_fast", "steps": n} for n in (5, 7, 9)},

@@ -32,6 +32,7 @@ from zoo.samplers import (  # noqa: F401
     lms,
     midpoint,
     ode_euler,
+    pndm,
     predictor_corrector,
     rk4,
     spacings,

@@ -37,9 +37,9 @@ MULTISTEP = {
     "lms",
     "unipc",
 }
-ENDLESS = {"dopri5", "clipped", "jump", "dpm_adaptive", "dpm_fast"}
+ENDLESS = {"dopri5", "clipped", "stopped", "jump", "dpm_adaptive", "dpm_fast", "pndm"}
 """Deterministic, of no order on a given grid: adaptive, another sampler's, for models that know where a step ends, with
-levels of its own (test_dpm_fast.py)."""
+levels of its own (test_dpm_fast.py), or of another order on straight paths (test_pndm.py)."""
 HIGH, LOW = 0.97, 0.03
 
 
