@@ -97,6 +97,8 @@ def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str]
         signal.signal(name, _interrupt)
     try:
         command(arguments)
+        if sys.stdout is not None:  # now, and not when the interpreter ends: then nobody could say what is wrong
+            sys.stdout.flush()
     except (Refused, UnknownName) as error:
         return _report("error", error, arguments, REFUSED)
     except Failed as error:
@@ -121,6 +123,8 @@ def execute(made: argparse.ArgumentParser, command: Command, argv: Sequence[str]
     except OSError as error:
         if not error.filename and error.errno not in OF_THE_DISK:
             raise
+        if not error.filename:
+            mute(sys.stdout)  # what could not be written is not tried again
         place = f"{error.filename}: " if error.filename else ""
         return _report("stopped", Stopped(f"{place}{error.strerror}"), arguments, STOPPED)
     return DONE
@@ -134,7 +138,7 @@ def _in_a_thread(failed: threading.ExceptHookArgs) -> None:
 
 def mute(stream: TextIO) -> None:
     """Let what is written to a stream from here on go nowhere: its reader is gone."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, AttributeError):  # closed already, or none at all
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

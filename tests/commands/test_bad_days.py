@@ -201,10 +201,14 @@ def test_a_run_outlives_its_reader(tmp_path):
 def test_a_listing_whose_reader_leaves_ends_in_silence(tmp_path):
     read, write = os.pipe()
     os.close(read)
-    argv = [sys.executable, str(ROOT / "tools/list_zoo.py")]
-    done = subprocess.run(argv, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True)
+    for words in ([], ["tokenizer", "tubelet"]):  # more than a pipe's buffer holds, and less
+        argv = [sys.executable, str(ROOT / "tools/list_zoo.py"), *words]
+        done = subprocess.run(argv, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
     os.close(write)
-    assert (done.returncode, done.stderr) == (0, "")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(argv, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (3, "vidiff: stopped: No space left on device\n")
 
 
 @pytest.mark.parametrize("after_s", [0.3, 1.5])
