@@ -116,7 +116,8 @@ def guidance(name: str, path: str = "linear"):
 @cache
 def sampler(name: str):
     """A tiny sampler; one that chooses its steps itself may do so roughly."""
-    rough = {key: 0.2 for key in ("rtol", "atol") if key in SAMPLERS[name].settings}
+    settings = SAMPLERS[name].settings
+    rough = {key: 0.2 for key in ("rtol", "atol") if key in settings and settings[key].default < 1e-3}
     return SAMPLERS[name].build({**SAMPLERS[name].tiny, **rough})
 
 
@@ -178,19 +179,23 @@ def answered(made: Objective, wanted, nudge: float = 0.0) -> EstimateFn:
     """What the objective makes of a network that answers `wanted`: asked and solved as in a run.
 
     Where sigma = 0 the score's scale is infinite; no network answers so, and nobody reads the answer. A `nudge` of
-    the precision of float64 moves answers in their last bits: what becomes of that is the rounding of a run.
+    the precision of float64 moves answers, and what is made of them, in their last bits: what becomes of that is the
+    rounding of a run.
     """
     dice = torch.Generator().manual_seed(9)
+
+    def moved(y: Tensor) -> Tensor:
+        return y * (1 + nudge * torch.randn(y.shape, generator=dice, dtype=F64)) if nudge else y
 
     def estimate(x: Tensor, t: Tensor, s: Tensor | None = None) -> Estimate:
         def net(x_in: Tensor, label: Tensor, cond: Cond) -> Tensor:
             x_t = x_in / expand(made.prediction.input_scale(made.path, t), x_in)
             y = made.prediction.ask(made.path, wanted(x_t, t, s), t)
             y = torch.where((expand(made.path.sigma(t), y) == 0) & y.isnan(), torch.zeros_like(y), y)
-            y = y * (1 + nudge * torch.randn(y.shape, generator=dice, dtype=F64)) if nudge else y
-            return torch.cat([y] * made.outputs, dim=1)
+            return torch.cat([moved(y)] * made.outputs, dim=1)
 
-        return made.estimate(net, x, t, Cond(), *(() if s is None else (s,)))
+        believed = made.estimate(net, x, t, Cond(), *(() if s is None else (s,)))
+        return believed.believing(moved(believed.x0), moved(believed.noise))
 
     return estimate
 
@@ -344,7 +349,8 @@ the configuration is read. Written by `python -m tests.matrix docs/matrix.md`; a
 
 A cell that runs is run: a perfect network of its objective is asked and solved as in any run, guided and sampled in float64,
 and ends on the samples of the exact beliefs themselves, to 1e-9 (samplers that choose their steps by the beliefs, to 1e-4);
-where rounding does more than that, to twenty times what the last bits of the network's answers do, and never beyond 1e-5.
+where rounding does more than that, to twenty times what the last bits of its beliefs do, and never beyond 1e-5
+(those that choose their steps may then choose others: to their tolerance).
 The default suite runs {covering} cells in which every two components meet, each alone; `make test-all` runs every cell
 ([test_matrix.py](../tests/test_matrix.py)), those that differ in their guidance only as rows of one batch. That the samples of exact beliefs are right is shown once for all objectives: the law
 of the data along every path (means, covariances, sliced Wasserstein distance, [checks/sampler.py](../vidiff/checks/sampler.py)),
