@@ -76,7 +76,7 @@ BUGS = (
     Bug("ddim_noise_missing", "DDIM without the noise of an x0 prediction (diffusers 1486)", EST,
         "noise = expand(of_x[1], x_t) * x_t + expand(of_y[1], x_t) * y", "noise = y", MATH),
     Bug("noise_not_recomputed_after_clipping", "x0 clipped, the old noise kept", "zoo/samplers/clipped.py",
-        "kept = now.noise if self.keep_noise or not sigma.all() else noise", "kept = now.noise", "tests/parity/test_samplers.py tests/parity/test_samplers_published.py"),
+        "now.noise if self.keep_noise else torch.where(sigma > 0, noise, now.noise)", "now.noise", "tests/parity/test_samplers.py tests/parity/test_samplers_published.py"),
     Bug("last_sigma_repeated", "the last noise level twice, the sample stays noisy (diffusers 6477)", "vidiff/diffusion/sampler.py",
         "clamp(*interval), ends.new_zeros(1)])", "clamp(*interval), ends.new_ones(1) * 0.002])",
         "tests/contracts/test_checks.py -k spacing-karras"),
@@ -126,7 +126,7 @@ BUGS = (
     Bug("hybrid_loss_trains_the_mean", "the bound's gradient reaches the noise (iDDPM stops it)", "zoo/objectives/iddpm.py",
         "mean, t).x0.detach()", "mean, t).x0", "tests/parity/test_iddpm.py tests/zoo/objectives/test_losses.py"),
     Bug("variance_halves_swapped", "mean and variance halves of the answer swapped", "zoo/objectives/iddpm.py",
-        "output(net, x_t, t, cond).chunk(2, dim=1)[0]", "output(net, x_t, t, cond).chunk(2, dim=1)[1]", "tests/parity/test_iddpm.py tests/contracts/test_backbone_exact.py"),
+        ".chunk(self.outputs, dim=1)[0]", ".chunk(self.outputs, dim=1)[-1]", "tests/parity/test_iddpm.py tests/contracts/test_backbone_exact.py"),
     Bug("min_snr_of_eps_on_v", "min-SNR's formula for noise used for v", "zoo/objectives/weightings/min_snr.py",
         "space = \"x0\"", "space = \"target\"", "tests/zoo/objectives/test_weightings.py tests/parity/test_losses.py"),
     Bug("ema_reversed", "decay and 1 - decay exchanged", "vidiff/engine/ema.py", "self._live, 1 - curve(step))", "self._live, curve(step))", AVERAGE),
@@ -162,6 +162,9 @@ BUGS = (
         "return expand(path.norm(t), noise) * noise", "return noise", "tests/diffusion/test_sampler.py"),
     Bug("zero_snr_forgotten", "the last step of a rescaled table not at zero signal", "vidiff/diffusion/table.py",
         "bool(betas[-1] == 1)", "False", "tests/zoo/objectives/test_zero_snr.py"),
+    Bug("white_start", "a model of mixed or offset noise sampled from white noise (PYoCo, offset noise)", "vidiff/diffuser.py",
+        "PriorRandom(objective.noise, random), Grid", "PriorRandom(lambda shape, dice, dtype: dice.normal(shape, dtype), random), Grid",
+        "tests/test_sampling_cost.py -k prior"),
 )  # fmt: skip
 
 

@@ -80,3 +80,23 @@ def test_videos_do_not_depend_on_how_many_are_drawn_at_once(made):
     assert (videos[0].int() - videos[1].int()).abs().max() <= 1 and (
         videos[0][:3].int() - videos[2].int()
     ).abs().max() <= 1
+
+
+@pytest.mark.parametrize("sampler", ["euler", "ancestral", "dpmpp_2m_sde", "euler_maruyama"])
+def test_samples_begin_with_and_are_stirred_by_noise_of_the_prior_that_was_trained_on(made, sampler, monkeypatch):
+    """A prior that is one number for every channel of a clip: all that was drawn is constant over its elements."""
+    _, diffuser = made
+    monkeypatch.setattr(diffuser.objective, "noise", build("noise", {"name": "offset", "strength": 1e6}))
+    seen = []
+    law = type(diffuser.backbone).forward
+
+    def watched(network, x, time, cond):
+        seen.append(x)
+        return torch.zeros_like(law(network, x, time, cond))
+
+    monkeypatch.setattr(type(diffuser.backbone), "forward", watched)
+    sampled(made, build("sampler", {"name": sampler, "steps": 3}), range(3), "none")
+    assert len(seen) == 3
+    for x in seen:
+        apart = x.flatten(2).std(2)
+        assert x.flatten(2).shape[2] > 1 and apart.max() < 1e-4 < x.flatten(1).std(1).min()
