@@ -118,7 +118,7 @@ def test_average_velocities_jump_from_anywhere_to_anywhere(yaml_file):
 
 
 def test_a_student_takes_the_steps_it_was_distilled_to_and_so_does_who_learns_from_it(start, yaml_file, capsys):
-    four = [f"objective={{name: progressive_distillation, teacher: {start('train.steps=1', out='teacher')}, steps: 4}}",
+    four = [f"objective={{name: progressive_distillation, teacher: {start('train.steps=3', out='teacher')}, steps: 4}}",
             "sampler=euler", "guidance=none"]  # fmt: skip
     others = (
         r"this student has learned 4 uniform steps and no others; asked are {} .*Use steps: 4 with spacing: uniform\.$"
@@ -126,7 +126,7 @@ def test_a_student_takes_the_steps_it_was_distilled_to_and_so_does_who_learns_fr
     for settings, asked in ((["sampler.steps=5"], 5), (["sampler.steps=4", "sampler.spacing=shifted"], 4)):
         with pytest.raises(ConfigError, match=f"sampler euler: {others.format(asked)}"):
             made(yaml_file, *four, *settings)
-    student = start(*four, "sampler.steps=4", "train.steps=1", out="student")
+    student = start(*four, "sampler.steps=4", "train.steps=3", out="student")
     assert sample.main([str(student), "--steps", "2", "--num", "1", "--device", "cpu"]) == 2
     assert "this student has learned 4 uniform steps" in capsys.readouterr().err
     learning = ["objective=progressive_distillation", f"objective.teacher={student}"]
