@@ -200,8 +200,8 @@ class Churned(Sampler):
     """A sampler that may add noise before a step: the churn of Karras et al. 2022 (2206.00364), alg. 2.
 
     Where s_min <= sigma/alpha <= s_max, the level is raised by the factor 1 + min(churn / steps, sqrt(2) - 1) with
-    fresh noise of deviation `s_noise`; never beyond the noisiest level of the path. `steps` are those of the times it is
-    given: a task that takes fewer at once (`sdedit`, `replacement` that resamples) churns more in each.
+    fresh noise of deviation `s_noise`; never beyond the noisiest level of the path. `steps` are those of the times
+    it is given: a task that takes fewer at once (`sdedit`, `replacement` that resamples) churns more in each.
     """
 
     def __init__(
