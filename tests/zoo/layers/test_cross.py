@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import zoo  # noqa: F401
+from vidiff.building.meeting import check_attention
 from vidiff.registry import build
 from vidiff.types import Cond, CondSpec, Grid
 from zoo.layers.adaln import AdaLNBlock
@@ -127,3 +128,18 @@ def test_pictures_beside_a_clip_read_as_well():
     other[:, :, :2] += 1
     assert torch.allclose(net(other, time, cond, images=1)[:, :, 2], y[:, :, 2], atol=1e-12), "the clip is apart"
     assert not torch.allclose(net(x, time, Cond(tokens=-cond.tokens), images=1)[:, :, 2], y[:, :, 2], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["dit_joint", "dit_factorized", "dit_cross", "mmdit", "dit_expert", "uvit"])
+def test_a_network_that_reads_says_that_its_attention_gets_masks(name):
+    """So that an attention which takes none is refused when the configuration is read, and not in the first step."""
+
+    class TakesNone:
+        def refuses(self, device, dtype, head_dim, masked):
+            return "attention=takes_none takes no mask. Use attention=sdpa." if masked else None
+
+    net = network(name, **({"depth": 3} if name == "uvit" else {}))
+    net.attention = TakesNone()
+    run = type("Run", (), {"train": type("Train", (), {"precision": "fp32"})})
+    with pytest.raises(ValueError, match="takes no mask"):
+        check_attention(run, type("Model", (), {"backbone": net}), "cpu")
