@@ -36,7 +36,7 @@ test: setup     ## the test suite (about 7 minutes on 2 cores)
 test-quick: setup ## the fastest tests only: configuration, registry, mathematics
 	@$(PYTEST) tests/config tests/diffusion tests/test_registry.py tests/test_random.py
 
-test-all: setup ## the slow tests as well
+test-all: setup ## the slow tests as well (hours; what takes how long: CONTRIBUTING.md)
 	@$(PYTEST) -m "slow or not slow"
 
 setup: $(VENV)/.installed
