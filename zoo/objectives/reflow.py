@@ -53,7 +53,8 @@ class Reflow(Objective):
         self.teacher, self.sampler, self.guidance = load(teacher, sampler.asks), sampler, guidance
         if sampler.path is not None:
             raise ValueError("the teacher is sampled along the path of this objective. Use sampler.path: null.")
-        times = sampler.spacing(sampler.steps, self.path, self.interval)
+        with torch.device("cpu"):  # models are planned on the meta device, times never
+            times = sampler.spacing(sampler.steps, self.path, self.interval)
         self.teacher.check_steps(sampler.asks, *sampler.takes(times))
 
     def loss(self, net: Net, x0: Tensor, cond: Cond, random: Random) -> dict[str, Tensor]:
