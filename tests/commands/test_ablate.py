@@ -131,10 +131,10 @@ def test_failed_runs_are_tried_again_when_asked(call, ran):
 
 
 def test_a_shortened_grid_has_a_folder_of_its_own(call):
-    code, out, _ = call("g.yaml", "train.steps=2", "seeds=[3]", "--list")
+    code, out, _ = call("g.yaml", "train.steps=3", "seeds=[3]", "--list")
     lines = out.strip().splitlines()
-    assert code == 0 and "waiting" in lines[0] and "0/2" in lines[0] and "seed 3" in lines[0]
-    assert "runs/ablations/g+train.steps2/lr0.001-s3-" in lines[0]
+    assert code == 0 and "waiting" in lines[0] and "0/3" in lines[0] and "seed 3" in lines[0]
+    assert "runs/ablations/g+train.steps3/lr0.001-s3-" in lines[0]
 
 
 def test_the_list_of_cells(call):
