@@ -17,7 +17,7 @@ from vidiff.random import generator
 from vidiff.registry import build
 from vidiff.types import Cond, CondSpec, Grid
 
-GRID, STEPS, ROWS, RATE = Grid(1, 2, 1, 1), 2000, 512, 4e-3
+GRID, STEPS, ROWS, RATE = Grid(1, 2, 1, 1), 2000, 1024, 4e-3
 MIXTURE = three(2)
 
 

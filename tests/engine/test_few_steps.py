@@ -133,7 +133,8 @@ def test_a_student_takes_the_steps_it_was_distilled_to_and_so_does_who_learns_fr
     made(yaml_file, *learning, "objective.steps=2", "sampler=euler", "sampler.steps=2")
     with pytest.raises(ConfigError, match=f"objective progressive_distillation: the model of .*: {others.format(6)}"):
         made(yaml_file, *learning, "objective.steps=3", "sampler=euler", "sampler.steps=3")
-    reflow = ["objective=reflow", f"objective.teacher={student}", "objective.sampler.name=euler"]
+    reflow = ["objective=reflow", f"objective.teacher={student}", "objective.sampler.name=euler",
+              "objective.path=cosine", "objective.prediction=v"]  # fmt: skip
     made(yaml_file, *reflow, "objective.sampler.steps=4")
     with pytest.raises(ConfigError, match=f"objective reflow: the model of .*: {others.format(20)}"):
         made(yaml_file, *reflow, "objective.sampler.steps=20")
