@@ -386,8 +386,8 @@ class Converter(Protocol):
         """Which components, of which sizes. Raises ValueError for what nobody says."""
 
     def from_official(self, state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Official state dict -> {"backbone": state dict, "conditioner": state dict} and, where the network does not use
-        all of it, "aside": tensors that go back as they are. Raises ValueError."""
+        """Official state dict -> {"backbone": state dict, "conditioner": state dict} and, where the network does not
+        use all of it, "aside": tensors that go back as they are. Raises ValueError."""
 
     def to_official(self, parts: Mapping[str, Any], description: Description) -> dict[str, Tensor]:
         """The inverse: {"backbone", "conditioner"} of the components described -> official state dict."""

@@ -126,7 +126,9 @@ def test_arms_that_share_a_training_have_one_curve(grid, tmp_path):
 
 
 def test_what_is_typed_changes_all_cells_or_the_grid_itself(grid):
-    made = grid(FULL, "train.steps=2", "ema.decay=0.5", "seeds=[7]", "report.samples=1", "grid.optimizer.lr=[0.01, 0.2]")
+    made = grid(
+        FULL, "train.steps=2", "ema.decay=0.5", "seeds=[7]", "report.samples=1", "grid.optimizer.lr=[0.01, 0.2]"
+    )
     assert [(c.key, c.value) for c in made.set] == [("train.steps", 5), ("train.steps", 2), ("ema.decay", 0.5)]
     assert made.seeds == (7,) and (made.samples, made.metric) == (1, "val/loss")
     assert [p.label for p in made.axes[1].points] == ["lr=0.01", "lr=0.2"]

@@ -17,6 +17,7 @@ from vidiff.config.checking import OF_A_BACKBONE
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.guidance import Guidance
 from vidiff.diffusion.mixture import Mixture
+from vidiff.diffusion.objective import Objective
 from vidiff.diffusion.sampler import Sampler
 from vidiff.errors import Refused
 from vidiff.frozen import Frozen
@@ -24,7 +25,7 @@ from vidiff.gate import gate
 from vidiff.precision import widen_convolutions
 from vidiff.random import derive
 from vidiff.registry import KINDS, build, did_you_mean
-from vidiff.types import VELOCITY, Attention, Dataset, Grid, shapes_of
+from vidiff.types import VELOCITY, Attention, CondSpec, Dataset, Grid, Tokenizer, shapes_of
 
 Read = Callable[[Diffuser, str], Any]
 """Fills a diffuser with the averaged weights of a run; one on the meta device is only compared with them.
@@ -119,16 +120,8 @@ class Builder:
         ):
             self.grid = grid
             spec = self.attempt("objective", lambda: objective.extend(conditioner.spec))
-            backbone = None if spec is None else self._part(
-                "backbone",
-                grid=grid,
-                out_channels=grid.c * objective.outputs,
-                cond=spec,
-                attention=self.attempt("attention", lambda: build_attention(self.config)),
-                positions=partial(build, "positions", parts["positions"]),
-                objective=objective,
-                law=self.attempt("data", lambda: law_of(self.dataset, tokenizer)),
-            )
+            if spec is not None:
+                backbone = self._backbone(tokenizer, objective, spec)
         for key in OF_A_BACKBONE:
             self.attempt(key, lambda key=key: check_asked_for(self.config, key))
         if backbone is None:
@@ -140,6 +133,18 @@ class Builder:
         self.attempt("objective", lambda: objective.check(backbone, reads))
         self.attempt("objective", lambda: check_null(objective, conditioner))
         return Diffuser(tokenizer, conditioner, backbone, objective)
+
+    def _backbone(self, tokenizer: Tokenizer, objective: Objective, spec: CondSpec) -> nn.Module | None:
+        return self._part(
+            "backbone",
+            grid=self.grid,
+            out_channels=self.grid.c * objective.outputs,
+            cond=spec,
+            attention=self.attempt("attention", lambda: build_attention(self.config)),
+            positions=partial(build, "positions", self.config.components["positions"]),
+            objective=objective,
+            law=self.attempt("data", lambda: law_of(self.dataset, tokenizer)),
+        )
 
     def load(self, run: str, asks: frozenset[str] = VELOCITY) -> Frozen:
         """Another run's model, frozen. Raises ValueError when it is not there, has other latents than ours or tells

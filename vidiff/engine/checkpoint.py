@@ -90,9 +90,7 @@ class Checkpoints:
                 return path, damaged
             damaged.append(f"{path} is damaged ({problem})")
         if damaged:
-            raise Refused(
-                "no checkpoint of this run is intact: " + "; ".join(damaged) + ". Train it anew."
-            )
+            raise Refused("no checkpoint of this run is intact: " + "; ".join(damaged) + ". Train it anew.")
         return None, []
 
     def forget_after(self, step: int) -> None:

@@ -133,7 +133,8 @@ class DiTCross(TextTransformer):
         shared, ready = self.adaln(c).unflatten(-1, (6, -1)), isinstance(text, tuple)
         texts, images = (iter(seen) if ready else itertools.repeat(seen) for seen in (text, image))
         for i, (over, block) in enumerate(zip(self.plan, self.blocks, strict=True)):
-            if i == self.plan.index(over) and not (over == "time" and grid.t == 1):  # a frame alone has no place in time
+            alone = over == "time" and grid.t == 1  # a frame alone has no place in time
+            if i == self.plan.index(over) and not alone:
                 tokens = places[over].add(tokens)
             seen = (next(texts), mask, next(images, None), ready) if block.cross is not None else (None, None)
             tokens = self.run(block, tokens, shared, places[over].rotation, *seen)

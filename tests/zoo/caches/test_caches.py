@@ -72,7 +72,7 @@ def test_off_goes_with_what_no_cache_fits(node):
         for _ in range(3):
             with run.call(net, ["cond"], Rows(2, x.device)):
                 assert torch.equal(net(x, time, cond), net(x, time, cond))
-        assert tally.reused == 0 and name == "dit_joint" or tally.asked == 0
+        assert (tally.reused == 0 and name == "dit_joint") or tally.asked == 0
 
 
 @torch.no_grad()
