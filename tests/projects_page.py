@@ -15,7 +15,7 @@ from vidiff.engine.profile import cost
 HEAD = """\
 # Projects
 
-A project is one YAML file: `python tools/train.py projects/NAME.yaml`. What each is for, and what it leaves out, stands in its first lines.
+A project is one YAML file: `python tools/train.py projects/nano_sora_cpu.yaml`. What each is for, and what it leaves out, stands in its first lines.
 Every number here is counted from the files (`python -m tests.projects_page docs/projects.md`; a test compares): FLOPs count a multiply-add
 as 2, a training step is forward and backward of a whole batch. Two CPU cores do about 1 PFLOP an hour.
 

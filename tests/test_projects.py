@@ -94,7 +94,8 @@ def tiny_twin(path, *others, runs=()):
             if not any(other.startswith(f"{slot}.{key}=") for other in others)
         ]
     overrides += [f"{key}={left_behind(tiny=True)}" for key in named_runs(whole.config)]
-    return plan(load(path, [*others, *overrides, "sampler.steps=3"]), read=read_run)
+    steps = [] if any(o.startswith("sampler.steps=") for o in overrides) else ["sampler.steps=3"]
+    return plan(load(path, [*others, *overrides, *steps]), read=read_run)
 
 
 OFFERED = r"""^#.* ("?(?:guidance|cache|sampler)=.*?)(?: {2,}.*)?$"""

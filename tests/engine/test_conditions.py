@@ -22,9 +22,7 @@ def test_entries_that_clips_do_not_have_are_refused_with_both_names(yaml_file):
 
 def test_a_route_that_a_backbone_cannot_take_names_those_that_can(yaml_file):
     with pytest.raises(ConfigError, match=r"tokens that conditioner text_bytes gives.*Use .*backbone dit_cross or"):
-        planned(
-            yaml_file, "backbone.name=dit_factorized", "backbone.depth=2", "backbone.dim=24", "conditioner=text_bytes"
-        )
+        planned(yaml_file, "backbone.name=unet3d_basic", "backbone.dim=24", "conditioner=text_bytes")
 
 
 def test_labels_alone_are_taken_in_turn_and_no_clip_is_read(yaml_file):
