@@ -66,9 +66,6 @@ def test_a_prompt_that_nothing_reads_is_refused(tmp_path, capsys):
 
 def test_a_network_that_reads_no_text_is_refused(tmp_path, capsys):
     (tmp_path / "t.yaml").write_text(TEXT)
-    assert (
-        train.main([str(tmp_path / "t.yaml"), "backbone=dit_factorized", "backbone.dim=32", "backbone.num_heads=2"])
-        == 2
-    )
+    assert train.main([str(tmp_path / "t.yaml"), "backbone=unet3d_basic", "backbone.dim=32"]) == 2
     err = capsys.readouterr().err
-    assert "backbone dit_factorized" in err and "conditioner text_bytes gives" in err and "dit_cross" in err
+    assert "backbone unet3d_basic" in err and "conditioner text_bytes gives" in err and "dit_cross" in err
