@@ -36,8 +36,6 @@ PROOFS = {"shortcut", "shortcut_guided", "meanflow", "meanflow_guided", "consist
 LINEAR = build("path", "linear")
 CLASSES = Mixture(MIXTURE.weights, MIXTURE.means, MIXTURE.covariances, torch.tensor([0, 1, 1]))
 SCALE = 1.5
-ALLOWED = {"shortcut_guided": 0.03, "meanflow": 0.04, "meanflow_guided": 0.04}
-"""Not within 2 % yet: measured 2.5 and 3.0 %, of the last one nothing, with 512 rows a step. Others have 0.02."""
 Slope = Callable[[Tensor, Tensor], Tensor]
 """dx/dt at x (B,1,2,1,1) and t (B,)."""
 
@@ -85,7 +83,7 @@ def flow(slope: Slope, x: Tensor, t: Tensor, s: Tensor, num: int = 12) -> Tensor
 
 def holds(name: str, away: float, allowed: float) -> None:
     print(f"{name}: {away / allowed:.2%} away from the fixed point, of {allowed:.4g}")
-    assert away < ALLOWED.get(name, 0.02) * allowed
+    assert away < 0.02 * allowed
 
 
 def reaches(name: str, out: Tensor, law: Mixture, mean: float = 0.05, covariance: float = 0.08) -> None:
@@ -197,13 +195,16 @@ def test_shortcut_ends_at_its_fixed_point_and_draws_the_law_in_1_2_and_4_steps(n
 def test_meanflow_ends_at_the_true_average_velocities_and_draws_the_law_in_2_and_4_steps(name):
     """There what is left is |d x_s / d x_t (v - E v)|^2: of x_s = x_t - (t - s) u, (1 - (t - s) du/dx) times the spread.
 
+    Times are seen in slow waves: the target has the derivative in t, which multiplies what is wrong with a wave by
+    its frequency. With 8, 16 and 32, too, it ends 3.7 % away, and 34 % with guidance.
+
     power 0: dividing by each clip's error moves the mean where a clip is two numbers, not where it is thousands.
     """
     settings = {"different": 0.5, "power": 0.0, "times": "uniform"}
     kappa = 0.5
     o = built(OBJECTIVES[name], settings | ({"scale": SCALE, "kappa": kappa} if name == "meanflow_guided" else {}))
     law, told = (CLASSES, dict(told=2, condition=with_class)) if o.needs_null else (MIXTURE, {})
-    o, net = trained(o, law, **told)
+    o, net = trained(o, law, frequencies=(1, 2, 4), **told)
     with torch.no_grad():
         num = 3000
         x0, noise, cond, slope, plain = told_about(o, num)
