@@ -17,7 +17,7 @@ import zoo.encoders
 import zoo.objectives
 import zoo.samplers  # noqa: F401
 from tests.teacher import Teacher, built
-from tests.two_layers import GRID, MIXTURE, RATE, Dice, clips, drawn, normal, off, scaled, trained, turned
+from tests.two_layers import GRID, MIXTURE, RATE, ROWS, Dice, clips, drawn, normal, off, scaled, trained, turned
 from tests.zoo.objectives import test_few_steps_trained as few_steps
 from vidiff.diffusion.estimate import Estimate
 from vidiff.diffusion.floor import floor
@@ -35,21 +35,27 @@ SETTINGS = {
     "masked_video": {"ends": 0.0},
 }
 LAWS = {"vlb": BOUNDED}
-RATES = dict.fromkeys(["epsilon", "score_matching", "iddpm", "vlb", "masked_video"], 1e-2)
+RATES = dict.fromkeys(["epsilon", "score_matching", "iddpm", "masked_video"], 1e-2) | {"vlb": 2e-2}
 """Where clean data, or clean frames, are hardest: others have `RATE`."""
+MANY = {"vlb": 2048}
+"""Rows of a step of training: two of the 50 steps of the chain, a 25th of the rows, are two thirds of the bound."""
+JUDGES = {"vlb": 200_000}
+"""Rows that the loss is measured on, for the same reason; others have 20,000."""
 SPACINGS = {"edm": "karras", "vlb": "logsnr"}
 SQUARES = ["rectified_flow", "v_prediction", "epsilon", "edm", "x0_prediction", "score_matching", "diffusion_forcing",
            "iddpm", "vlb"]  # fmt: skip
 PROOFS = {*SQUARES, "l1", "repa", "masked_video", "reflow"}
 QUICK = ("rectified_flow",)
-ALLOWED = {"vlb": 0.05}
-"""Measured 3.9 %: not within 2 % yet. Others have 0.02."""
+ALLOWED = {"vlb": 0.03}
+"""Measured 2.4 %: not within 2 % yet. Others have 0.02."""
 
 
 def case(name):
     """An objective with the network that it trained, and the law of its data."""
     law = LAWS.get(name, MIXTURE)
-    return *trained(OBJECTIVES[name].build(SETTINGS.get(name)), law, RATES.get(name, RATE)), law
+    return *trained(
+        OBJECTIVES[name].build(SETTINGS.get(name)), law, RATES.get(name, RATE), num=MANY.get(name, ROWS)
+    ), law
 
 
 def believing(o, net):
@@ -84,7 +90,7 @@ def holds(name: str, above: float, least: float, moments: tuple[float, float]) -
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SQUARES])
 def test_ends_at_the_least_loss_and_draws_the_law(name):
     o, net, law = case(name)
-    above, least = judged(o, net, law)
+    above, least = judged(o, net, law, JUDGES.get(name, 20_000))
     if name not in ("iddpm", "vlb"):
         assert least == pytest.approx(floor(o, law, GRID, num=8000).loss.item(), rel=0.05)
     out = drawn(believing(o, net), o.path, o.interval, spacing=SPACINGS.get(name, "uniform"))
