@@ -118,6 +118,8 @@ class Official(nn.Module):
             input_size=side, patch_size=patch, in_channels=CHANNELS, hidden_size=dim, depth=depth, num_heads=heads,
             num_frames=frames, learn_sigma=False,
         )  # fmt: skip
+        # its sinusoids are float32 whatever the network is
+        self.net.t_embedder.mlp.register_forward_pre_hook(lambda mlp, given: (given[0].to(mlp[0].weight.dtype),))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x (B,C,F,H,W), t steps (B,) -> (B,C,F,H,W)."""
