@@ -18,6 +18,7 @@ from vidiff.registry import build
 from vidiff.types import Cond, CondSpec, Grid
 
 GRID, STEPS, ROWS, RATE = Grid(1, 2, 1, 1), 2000, 1024, 4e-3
+FREQUENCIES = (1, 2, 4, 8, 16, 32)
 MIXTURE = three(2)
 
 
@@ -89,15 +90,16 @@ class TwoLayers(nn.Module):
 
     streams = 1
 
-    def __init__(self, outputs: int = 1, told: int = 0, width: int = 128):
+    def __init__(self, outputs: int = 1, told: int = 0, width: int = 128, frequencies: tuple[int, ...] = FREQUENCIES):
         super().__init__()
-        self.enter, self.blocks = nn.Linear(2 + 2 * 13 + told, width), nn.ModuleList([Second(width)])
+        self.frequencies, seen = frequencies, 2 + 2 * (1 + 2 * len(frequencies))
+        self.enter, self.blocks = nn.Linear(seen + told, width), nn.ModuleList([Second(width)])
         self.leave = nn.Linear(width, 2 * outputs)
 
     def forward(self, x: Tensor, label: Tensor, cond: Cond) -> Tensor:
         label = label if label.ndim == 2 else label[:, None].expand(-1, 2)
         told = [] if cond.vector is None else [cond.vector]
-        h = torch.cat([x.flatten(1), waves(label, (1, 2, 4, 8, 16, 32)), *told], 1).to(x.dtype)
+        h = torch.cat([x.flatten(1), waves(label, self.frequencies), *told], 1).to(x.dtype)
         h = self.leave(self.blocks[0](self.enter(h)).flatten(1))
         return h.reshape(len(x), -1, 2, 1, 1)
 
@@ -121,17 +123,19 @@ def trained(
     rate: float = RATE,
     told: int = 0,
     condition: Callable[[Tensor, Tensor], Cond] = lambda x0, k: Cond(),
+    frequencies: tuple[int, ...] = FREQUENCIES,
     num: int = ROWS,
 ) -> tuple[Objective, TwoLayers]:
     """The objective and its network with the average of the weights at the end: what one samples from.
 
     `condition` makes what the network is told, `told` numbers wide, of clips and the components they are drawn from.
+    `frequencies` are those that it sees times by.
     A step sees `num` clips.
     """
     told += 9 if hasattr(o, "step") else 0
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        both = Both(o, TwoLayers(o.outputs, told))
+        both = Both(o, TwoLayers(o.outputs, told, frequencies=frequencies))
     if hasattr(o, "step"):
         o.step = Told()
     optimizer = torch.optim.Adam(both.parameters(), betas=(0.9, 0.99), fused=True)
