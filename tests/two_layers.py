@@ -125,17 +125,17 @@ def trained(
     condition: Callable[[Tensor, Tensor], Cond] = lambda x0, k: Cond(),
     frequencies: tuple[int, ...] = FREQUENCIES,
     num: int = ROWS,
+    width: int = 128,
 ) -> tuple[Objective, TwoLayers]:
     """The objective and its network with the average of the weights at the end: what one samples from.
 
     `condition` makes what the network is told, `told` numbers wide, of clips and the components they are drawn from.
-    `frequencies` are those that it sees times by.
-    A step sees `num` clips.
+    `frequencies` are those that it sees times by, `width` its own; a step sees `num` clips.
     """
     told += 9 if hasattr(o, "step") else 0
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        both = Both(o, TwoLayers(o.outputs, told, frequencies=frequencies))
+        both = Both(o, TwoLayers(o.outputs, told, width, frequencies))
     if hasattr(o, "step"):
         o.step = Told()
     optimizer = torch.optim.Adam(both.parameters(), betas=(0.9, 0.99), fused=True)
@@ -167,8 +167,8 @@ def drawn(estimate, path: Path, interval=(0.0, 1.0), num: int = 4096, **sampler)
     return made(estimate, x, times, path, Dice("draw", num=num)).flatten(1).double()
 
 
-def off(out: Tensor, law: Mixture) -> tuple[float, float]:
-    """How far mean and covariance of samples (N,2) are from a law's, in its deviation and its covariance."""
-    spread = law.covariance
+def off(out: Tensor, law: Mixture, unit: Mixture | None = None) -> tuple[float, float]:
+    """How far mean and covariance of samples (N,2) are from a law's, in its deviation and covariance, or another's."""
+    spread = (unit or law).covariance
     mean = (out.mean(0) - law.mean).norm() / spread.trace() ** 0.5
-    return mean.item(), ((out.T.cov() - spread).norm() / spread.norm()).item()
+    return mean.item(), ((out.T.cov() - law.covariance).norm() / spread.norm()).item()

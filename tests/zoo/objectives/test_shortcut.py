@@ -159,7 +159,9 @@ def test_the_second_time_starts_silent_and_is_learned():
     assert torch.equal(o.complete(Cond(vector=vector), t, s).vector, vector)
     assert torch.equal(o.complete(Cond(), t, s).vector, torch.zeros(2, 64))
     assert o.extend(CondSpec()) == CondSpec(vector=64) and o.extend(CondSpec(64, 5, 6)) == CondSpec(64, 5, 6)
-    with pytest.raises(ValueError, match=r"vector, which is 32 wide, and the network is 64 wide\. Use backbone\.dim=32"):
+    with pytest.raises(
+        ValueError, match=r"vector, which is 32 wide, and the network is 64 wide\. Use backbone\.dim=32"
+    ):
         o.extend(CondSpec(vector=32))
     told = o.complete(Cond(), t, s).vector
     (told * torch.randn(2, 64)).sum().backward()

@@ -35,10 +35,10 @@ SETTINGS = {
     "masked_video": {"ends": 0.0},
 }
 LAWS = {"vlb": BOUNDED}
-RATES = dict.fromkeys(["epsilon", "score_matching", "iddpm", "masked_video"], 1e-2) | {"vlb": 2e-2}
+RATES = dict.fromkeys(["epsilon", "score_matching", "iddpm", "masked_video"], 1e-2) | {"vlb": 3e-2}
 """Where clean data, or clean frames, are hardest: others have `RATE`."""
-MANY = {"vlb": 2048}
-"""Rows of a step of training: two of the 50 steps of the chain, a 25th of the rows, are two thirds of the bound."""
+WIDE, MANY = {"vlb": 256}, {"vlb": 4096}
+"""The network's width and the rows of a step: two of the 50 steps of the chain, a 25th of the rows, are two thirds of the bound."""
 JUDGES = {"vlb": 200_000}
 """Rows that the loss is measured on, for the same reason; others have 20,000."""
 SPACINGS = {"edm": "karras", "vlb": "logsnr"}
@@ -46,16 +46,13 @@ SQUARES = ["rectified_flow", "v_prediction", "epsilon", "edm", "x0_prediction", 
            "iddpm", "vlb"]  # fmt: skip
 PROOFS = {*SQUARES, "l1", "repa", "masked_video", "reflow"}
 QUICK = ("rectified_flow",)
-ALLOWED = {"vlb": 0.03}
-"""Measured 2.4 %: not within 2 % yet. Others have 0.02."""
 
 
 def case(name):
     """An objective with the network that it trained, and the law of its data."""
     law = LAWS.get(name, MIXTURE)
-    return *trained(
-        OBJECTIVES[name].build(SETTINGS.get(name)), law, RATES.get(name, RATE), num=MANY.get(name, ROWS)
-    ), law
+    o, size = OBJECTIVES[name].build(SETTINGS.get(name)), dict(num=MANY.get(name, ROWS), width=WIDE.get(name, 128))
+    return *trained(o, law, RATES.get(name, RATE), **size), law
 
 
 def believing(o, net):
@@ -83,7 +80,7 @@ def holds(name: str, above: float, least: float, moments: tuple[float, float]) -
     """Within 2 % of the least loss; mean and covariance within 3 and 5 % of those of the law."""
     print(f"{name}: {above / least:.2%} above the least loss {least:.4g}; mean off by {moments[0]:.2%}, "
           f"covariance by {moments[1]:.2%}")  # fmt: skip
-    assert 0 <= above < ALLOWED.get(name, 0.02) * least
+    assert 0 <= above < 0.02 * least
     assert moments[0] < 0.03 and moments[1] < 0.05
 
 
