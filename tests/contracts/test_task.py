@@ -1,37 +1,19 @@
 """What every registered task promises beside vidiff.checks.task: its number of frames, and any guidance."""
 
 import pytest
-import torch
 
 import zoo  # noqa: F401
-from vidiff.building import build_diffuser, build_task, plan
-from vidiff.config import load
+from vidiff.building import build_task
+from vidiff.checks.task import model
 from vidiff.engine.data import collate
 from vidiff.random import Random
 from vidiff.registry import GUIDANCE, TASKS, build
 
-CONFIG = """\
-data: {name: stand_in, shape: [1, 8, 8, 12], num_classes: 5, clips: 9}
-tokenizer: {name: tubelet, size: [2, 4, 4]}
-backbone: {name: dit_joint, dim: 32, depth: 2, num_heads: 2}
-conditioner: label
-objective: diffusion_forcing
-sampler: {name: euler, steps: 4}
-"""
 
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A plan, and its model with weights that answer something."""
-    file = tmp_path_factory.mktemp("task") / "tiny.yaml"
-    file.write_text(CONFIG)
-    planned = plan(load(file))
-    diffuser = build_diffuser(planned.config, planned.dataset).eval()
-    g = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in diffuser.parameters():
-            p.copy_(0.2 * torch.randn(p.shape, generator=g))
-    return planned, diffuser
+@pytest.fixture
+def made():
+    """A plan, and its model with weights that answer something: those that the checks have."""
+    return model()
 
 
 @pytest.fixture(params=TASKS.names())
@@ -78,9 +60,8 @@ def test_the_tokenizer_sees_unknown_pixels_blank(made, task, monkeypatch):
 @pytest.mark.parametrize("guidance", [g.name for g in GUIDANCE if not any("load" in w for w in g.wiring)])
 def test_every_guidance_goes_with_it(made, task, guidance):
     node = {"name": guidance, **GUIDANCE[guidance].tiny}
-    try:
-        build("guidance", node).check(made[1])
-    except ValueError as error:
-        pytest.skip(f"not with this model: {error}")
+    if guidance == "per_condition":
+        pytest.skip("it needs several conditions")
+    build("guidance", node).check(made[1])
     out = draw(made, task, [0, 2], node)
     assert out.isfinite().all()
