@@ -136,11 +136,16 @@ class AdaLNBlock(nn.Module):
         self.attn = SelfAttention(dim, num_heads, attention, qk_norm, dropout)
         self.mlp = MLP(dim, round(dim * mlp_ratio), activation, dropout)
 
-    def forward(self, x: Tensor, c: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """x (B,T,S,D), c (B,T or 1,1,D) -> (B,T,S,D)."""
+    def forward(self, x: Tensor, c: Tensor, rotation: Rotation | None = None, *told: Any) -> Tensor:
+        """x (B,T,S,D), c (B,T or 1,1,D), and what `look` is told -> (B,T,S,D)."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaln(c, x.dtype)
         x = torch.addcmul(x, gate_a, self.attend(modulate(x, shift_a, scale_a, self.norm), rotation))
+        x = self.look(x, *told)
         return torch.addcmul(x, gate_m, self.mlp(modulate(x, shift_m, scale_m, self.norm)))
+
+    def look(self, x: Tensor) -> Tensor:
+        """(B,T,S,D) -> (B,T,S,D): what comes between the two; here nothing."""
+        return x
 
     def modulated(self, x: Tensor, c: Tensor, *_: Any) -> Tensor:
         """What the attention is given (B,T,S,D)."""

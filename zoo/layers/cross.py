@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from einops import rearrange
 from torch import Tensor
 
 from vidiff.types import Attention
-from zoo.layers.adaln import AdaLNBlock, modulate
+from zoo.layers.adaln import AdaLNBlock
 from zoo.layers.norms import QKNorm
 from zoo.layers.text import CrossAttention
 
@@ -35,13 +34,6 @@ class CrossBlock(AdaLNBlock):
     ):
         super().__init__(dim, num_heads, attention, qk_norm=qk_norm, **settings)
         self.cross = CrossAttention(dim, num_heads, attention, qk_norm) if reads else None
-
-    def forward(self, x: Tensor, c: Tensor, where: Any, *told: Any) -> Tensor:
-        """x (B,T,S,D), c (B,T or 1,1,D), `where` its tokens stand, `told` as in `look` -> (B,T,S,D)."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaln(c, x.dtype)
-        x = torch.addcmul(x, gate_a, self.attend(modulate(x, shift_a, scale_a, self.norm), where))
-        x = self.look(x, *told)
-        return torch.addcmul(x, gate_m, self.mlp(modulate(x, shift_m, scale_m, self.norm)))
 
     def look(self, x: Tensor, text: Tensor | None = None, mask: Tensor | None = None, ready: bool = False) -> Tensor:
         """x (B,T,S,D) and what it sees of text (B,L,D) with mask (B,L); `ready`: text (B,L,2D) is keys and values."""
