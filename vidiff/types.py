@@ -320,6 +320,15 @@ def shapes_of(dataset: Dataset) -> list[tuple[int, int, int, int]]:
     return list(dict.fromkeys(tuple(shape) for shape in (dataset.shape, *getattr(dataset, "shapes", ()))))
 
 
+class Encoder(Protocol):
+    """A frozen view of a clean video; it belongs in no checkpoint."""
+
+    dim: int
+
+    def __call__(self, video: Tensor) -> Tensor:
+        """video (B,C,T,H,W) in [-1,1] -> features (B,dim,t,h,w), without a gradient."""
+
+
 class Metric(Protocol):
     """A number about samples, with the protocol it was measured under, which JSON can hold."""
 

@@ -4,7 +4,9 @@ import pytest
 
 import zoo  # noqa: F401
 from vidiff.config import ConfigError, differences, load
+from vidiff.config.checking import takes_several
 from vidiff.errors import Refused
+from vidiff.registry import KINDS
 
 GOOD = """\
 data: {name: moving_digits, size: 32, frames: 16, digits: 1}
@@ -93,6 +95,9 @@ def test_references(tmp_path):
         ("objective.noise=3", "objective.noise is 3: write the name of a noise"),
         ("objective.path=[]", "objective.path is []: write the name of a path"),
         ("objective.path=[linear]", "objective.path is ['linear']: write the name of a path"),
+        ("objective={name: repa, encoder: []}", "objective.encoder is []: write the name of a encoder"),
+        ("objective={name: repa, encoder: [dct]}", "objective.encoder is ['dct']: write the name of a encoder"),
+        ("objective={name: repa, encoder: {dim: 8, name: {}}}", "objective.encoder.name is {}: name a encoder"),
         (
             "samplr.steps=20",
             "'samplr.steps=20' changes nothing: there is no key 'samplr'. Did you mean 'sampler.steps'?",
@@ -118,6 +123,18 @@ def test_one_mistake_one_line(tmp_path, override, text):
     assert len(found) == 1
     assert text in found[0]
     assert "\n" not in found[0]
+
+
+def test_every_setting_that_is_a_component_says_whether_it_takes_several():
+    """One that does not say (Any) lets `[]` pass; the only list of components is the conditioners of `several`."""
+    several = {
+        f"{component.name}.{name}"
+        for kind in KINDS.values()
+        for component in kind
+        for name, setting in component.settings.items()
+        if setting.part and takes_several(setting.annotation) and component.target.__module__.startswith("zoo.")
+    }
+    assert several == {"several.parts"}
 
 
 def test_all_problems_together_with_file_and_line(tmp_path):

@@ -25,7 +25,7 @@ from vidiff.diffusion.times import Interval, Times
 from vidiff.diffusion.weighting import Weighting
 from vidiff.random import Random
 from vidiff.registry import OBJECTIVES
-from vidiff.types import Cond, Count, Grid, NonNegative
+from vidiff.types import Cond, Count, Encoder, Grid, NonNegative
 from vidiff.video import to_float
 
 TINY = dict(block=1, hidden=10, encoder={"name": "random_conv", "dim": 12, "layers": 1})
@@ -46,7 +46,7 @@ class Repa(Objective):
         times: Times | str = "uniform",
         noise: Noise | str = "gaussian",
         interval: Interval = (0.0, 1.0),
-        encoder: Any = "random_conv",
+        encoder: Encoder | str = "random_conv",
         block: Count = 2,
         weight: NonNegative = 0.5,
         hidden: Count = 512,
