@@ -155,7 +155,7 @@ BUGS = (
     Bug("converted_time_not_turned", "SiT's weights asked in the wrong direction of time", "zoo/converters/sit.py",
         "\"time_scale\": 1.0, \"time_from\": time_from}", "\"time_scale\": 1.0}", "tests/parity/test_sit.py tests/parity/test_end_to_end.py"),
     Bug("normalised_twice", "video in [-1,1] normalised again", "vidiff/video/pixels.py",
-        "if video.dtype == torch.uint8 else video).to(dtype)", "if video.dtype == torch.uint8 else video / 127.5 - 1.0).to(dtype)", "tests/test_video.py tests/engine/test_oracle_runs.py"),
+        "if video.dtype == torch.uint8 else video).to(dtype)", "if video.dtype == torch.uint8 else video / 127.5 - 1.0).to(dtype)", "tests/video/test_pixels.py tests/engine/test_oracle_runs.py"),
     Bug("transfer_unscaled", "x not rescaled on the way to another path", "vidiff/diffusion/transfer.py",
         "return aimed(expand(scale, x) * x, t_trained)", "return aimed(x, t_trained)", "tests/diffusion/test_transfer.py"),
     Bug("start_unscaled", "sampling starts from unit noise where sigma is 80", "vidiff/diffusion/sampler.py",
