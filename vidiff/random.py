@@ -45,6 +45,7 @@ class Random:
         self.seed, self.key, self.rows = seed, key, list(rows)
         self.first, self.total, self.device = first, total or len(self.rows), device
         self._rows = [generator(seed, *key, row, device=device) for row in self.rows]
+        self._shared: dict[str, torch.Generator] = {}
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Unit normal numbers of this shape; the first axis is the rows."""
@@ -60,8 +61,10 @@ class Random:
                       device=self.device)  # fmt: skip
 
     def shared(self, purpose: str) -> torch.Generator:
-        """One generator for the whole global batch (the same in every process)."""
-        return generator(self.seed, *self.key, "shared", purpose, self.first, device=self.device)
+        """One generator for the whole global batch (the same in every process); as a row's, it goes on where it was."""
+        if purpose not in self._shared:
+            self._shared[purpose] = generator(self.seed, *self.key, "shared", purpose, self.first, device=self.device)
+        return self._shared[purpose]
 
     def _draw(self, draw, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         if shape[0] != len(self.rows):

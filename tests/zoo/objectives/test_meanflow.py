@@ -151,6 +151,16 @@ def test_pairs_of_times_are_ordered_and_a_share_differs():
     assert center.std() == pytest.approx(1.0, abs=0.1), "logit-normal(-0.4, 1), the later of two where they are equal"
 
 
+def test_strata_leave_long_steps():
+    """Each of a pair's times is one draw in every slice; one permutation for both would leave steps of a slice alone."""
+    o, seen, num = built(OBJECTIVES["meanflow"], {"different": 1.0, "times": "stratified"}), [], 500
+    o.loss_at = lambda net, x0, noise, t, cond, s: seen.append((t, s))
+    o.loss(None, torch.zeros(num, 1, 1, 1, 1), Cond(), Random(2, "m", rows=range(num)))
+    t, s = seen[0]
+    assert torch.equal((torch.cat([t, s]) * num).long().bincount(), torch.full((num,), 2)), "stratified, each of them"
+    assert (t - s).mean() == pytest.approx(1 / 3, abs=0.05), "E |a - b| of independent uniform numbers"
+
+
 def test_one_jump_of_true_average_velocities_is_the_flow_map():
     o, net = perfect()
     sampler, noise = build("sampler", "jump"), video(5)
