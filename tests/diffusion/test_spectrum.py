@@ -1,6 +1,7 @@
 """The effective weighting over log-SNR against closed forms."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -68,6 +69,22 @@ def test_a_density_that_knows_the_grid_and_weights_that_learn():
     assert (large.density * large.logsnr).sum() < (small.density * small.logsnr).sum()
     learned = of("edm", weighting={"name": "uncertainty", "weighting": "edm"})
     assert torch.allclose(learned.x0, of("edm").x0, equal_nan=True)  # u starts at 0
+
+
+def test_losses_that_are_no_square_of_the_networks_own_error():
+    """MeanFlow's exponent is that of its adaptive weight; consistency weighs x0 by the inverse gap of two levels."""
+    flow, mean = (of(name, times="logit_normal") for name in ("rectified_flow", "meanflow"))
+    assert torch.allclose(mean.x0, flow.x0, equal_nan=True)
+    for settings in ({"huber": 0.0}, {"huber": 0.001}, {"gap_weight": False}):
+        o = build("objective", {"name": "consistency", "cells": 6, "max_cells": 6, **settings})
+        curve, levels = spectrum(o, GRID), (torch.linspace(0.002 ** (1 / 7), 80 ** (1 / 7), 7, dtype=F64)) ** 7
+        level = (-curve.logsnr / 2).exp()
+        for low, high in pairwise(levels):
+            inside = (level > 1.001 * low) & (level < 0.999 * high)
+            gap = 1.0 if "gap_weight" in settings else high - low
+            assert inside.any() and torch.allclose(curve.x0[inside], curve.density[inside] / gap)
+        power = 2 if settings.get("huber") == 0 else 1
+        assert torch.allclose(curve.noise, curve.x0 * level**power, equal_nan=True)
 
 
 def test_levels_a_path_does_not_reach_are_left_out():

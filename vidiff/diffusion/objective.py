@@ -16,7 +16,7 @@ from vidiff.diffusion.estimate import Estimate, Prediction
 from vidiff.diffusion.noise import Noise
 from vidiff.diffusion.path import Path, expand
 from vidiff.diffusion.times import Interval, Times, times_on
-from vidiff.diffusion.weighting import Weighting
+from vidiff.diffusion.weighting import Weighting, error_ratio
 from vidiff.random import Random
 from vidiff.types import Cond, CondSpec, Grid
 
@@ -121,6 +121,12 @@ class Objective(nn.Module):
     def penalty(self, error: Tensor, t: Tensor) -> Tensor:
         """The weighted loss, shaped like t, of the network's error (B,c,t,h,w): of its mean square."""
         return self.weighting.loss(self.path, self.prediction, t, per_time(error**2, t))
+
+    def weight_of_x0(self, t: Tensor) -> Tensor:
+        """What an error of the believed x0 to the `power` counts in the loss at t, shaped like t."""
+        path, prediction, half = self.path, self.prediction, self.power / 2
+        own, of_x0 = (error_ratio(space, path, prediction, t) for space in (self.weighting.space, "x0"))
+        return self.weighting(path, prediction, t) * own ** (half - 1) / of_x0**half
 
     def estimate(self, net: Net, x_t: Tensor, t: Tensor, cond: Cond) -> Estimate:
         """What the network believes about x_t (B,c,t,h,w) at t (B,) or (B,t)."""

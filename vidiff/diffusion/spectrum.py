@@ -42,14 +42,12 @@ def spectrum(objective: Objective, grid: Grid, low: float = -15.0, high: float =
     v is that of unit data and noise (the error of x0 weighs SNR + 1 times that of v, on every path). Of an
     `objective.power` other than 2 the weights are those of |error|^power. NaN where training never goes.
     """
-    path, prediction, half = objective.path, objective.prediction, objective.power / 2
+    half = objective.power / 2
     edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
     density = mass_between(edges, objective, grid) / edges.diff()
     logsnr = (edges[1:] + edges[:-1]) / 2
-    t = path.time(logsnr).clamp(*objective.interval)
-    ratios = [error_ratio(space, path, prediction, t) for space in (objective.weighting.space, "x0")]
-    of_x0 = objective.weighting(path, prediction, t) * ratios[0] ** (half - 1) / ratios[1] ** half * density
-    of_x0 = torch.where(density > 0, of_x0, torch.nan)
+    t = objective.path.time(logsnr).clamp(*objective.interval)
+    of_x0 = torch.where(density > 0, objective.weight_of_x0(t) * density, torch.nan)
     return Spectrum(logsnr, density, of_x0, of_x0 * (-half * logsnr).exp(), of_x0 * torch.sigmoid(-logsnr) ** half)
 
 

@@ -100,6 +100,7 @@ class Consistency(Objective):
         super().__init__(path, Boundary(path, interval[0], sigma_data), weighting, times, noise, interval)
         self.cells, self.max_cells, self.double_every, self.rho = cells, max_cells, double_every, rho
         self.huber, self.gap_weight, self.needs_average = huber, gap_weight, target == "average"
+        self.power = 1.0 if huber else 2.0  # of errors beyond `huber`, which stands for their root to be smooth at 0
         if max_cells < cells:
             raise ValueError(f"max_cells is {max_cells}: the grid begins with {cells} cells and is refined from there.")
 
@@ -127,13 +128,18 @@ class Consistency(Objective):
             target = self.estimate(other, self.earlier(x0, noise, x_t, t, s, cond), s, cond).x0
         mse = per_time((believed - target) ** 2, t)
         mse = mse.reshape(len(mse), -1).mean(1)
-        weight = self.weighting(self.path, X0(), t) * (self.inverse_gap(t, s) if self.gap_weight else 1.0)
-        weight = weight.reshape(len(weight), -1).mean(1).to(mse.dtype)
+        apart = self.distance(mse).reshape(-1, *[1] * (t.ndim - 1)).expand(t.shape)
+        apart = apart * self.inverse_gap(t, s).to(apart.dtype) if self.gap_weight else apart
         return {
-            "loss": (weight * self.distance(mse)).mean(),
+            "loss": self.weighting.loss(self.path, X0(), t, apart).mean(),
             "mse": mse.detach(),
             "time": t.detach().reshape(len(t), -1).mean(1),
         }
+
+    def weight_of_x0(self, t: Tensor) -> Tensor:
+        """What the distance of two neighbouring answers counts, on the grid of step 0."""
+        t, s = self.neighbours(t, self.cells)
+        return self.weighting(self.path, X0(), t) * (self.inverse_gap(t, s) if self.gap_weight else 1.0)
 
     def earlier(self, x0: Tensor, noise: Tensor, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
         """A point at s on about the same trajectory: of the same x0 and noise."""

@@ -51,7 +51,7 @@ class MeanFlow(TwoTimes):
     ):
         """Raises ValueError on a curved path."""
         super().__init__(path, prediction, weighting, times, noise, interval, step_scale, width)
-        self.different, self.power, self.floor = different, power, floor
+        self.different, self.adapted, self.floor = different, power, floor  # `power` is that of the error itself, 2
         ends = torch.tensor([0.25, 0.75], dtype=torch.float64, device="cpu")
         if any(slope(ends).diff().abs() > 1e-9 for slope in (path.alpha_dot, path.sigma_dot)):
             raise ValueError("an average velocity moves along a straight line. Use path: linear or ve.")
@@ -92,7 +92,7 @@ class MeanFlow(TwoTimes):
         mse = squared.detach().reshape(len(squared), -1).mean(1)
         cost = self.weighting.loss(self.path, self.prediction, t, squared).reshape(len(mse), -1).mean(1)
         return {
-            "loss": (cost / (mse + self.floor) ** self.power).mean(),
+            "loss": (cost / (mse + self.floor) ** self.adapted).mean(),
             "mse": mse,
             "time": t.detach().reshape(len(t), -1).mean(1),
         }

@@ -196,6 +196,27 @@ def test_the_distance_is_pseudo_huber_and_the_weight_the_inverse_gap():
     assert torch.allclose(o.loss_at(net, x0, noise, t, Cond())["loss"], wanted, rtol=1e-9)
 
 
+@pytest.mark.parametrize("gap_weight", [True, False])
+def test_a_learned_uncertainty_learns_of_the_distance(gap_weight):
+    """loss = L exp(-u) + u, of which the slope at u = 0 is 1 - L."""
+    settings = {"cells": 5, "max_cells": 5, "gap_weight": gap_weight}
+    plain = built(OBJECTIVES["consistency"], settings)
+    learned = built(
+        OBJECTIVES["consistency"], {**settings, "weighting": {"name": "uncertainty", "weighting": "uniform"}}
+    )
+    x0, noise = torch.randn(2, 3, D, 1, 1, 1, dtype=F64)
+    t = torch.tensor([0.3, 0.02, 0.9], dtype=F64)
+
+    def net(x, label, cond):
+        return torch.zeros_like(x)
+
+    loss = plain.loss_at(net, x0, noise, t, Cond())["loss"]
+    same = learned.loss_at(net, x0, noise, t, Cond())["loss"]
+    assert torch.allclose(same, loss, rtol=1e-12)
+    same.backward()
+    assert learned.weighting.level.grad.item() == pytest.approx(1 - loss.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_sampler_draws_from_the_data(steps):
     """The exact consistency function of N(0, V): one step is the flow map, more keep the distribution."""
