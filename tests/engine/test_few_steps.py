@@ -92,6 +92,8 @@ REFUSED = [
     (["objective=shortcut", "sampler={name: jump, steps: 4, path: gvp}"], "sampler jump: a jump from 1 to .* was not trained"),
     (["objective=shortcut", "sampler={name: consistency, steps: 3}"], "sampler consistency: a jump from 0.6667 to 0 was not trained"),
     (["objective=shortcut", "sampler={name: clipped, sampler: jump, steps: 3}"], "sampler clipped: a jump from 1 to 0.6667 was not trained"),
+    (["objective=shortcut", "sampler={name: stopped, sampler: jump, steps: 4, last: 0.1}"], "sampler stopped: a jump from 0.25 to 0.1 was not trained"),
+    (["objective=shortcut", "sampler={name: stopped, sampler: consistency, steps: 3}"], "sampler stopped: a jump from 0.6667 to 0 was not trained"),
     (["objective=meanflow_guided", "attention=math", "conditioner=none"], "objective meanflow_guided: its targets are guided away from no condition, and there is none. Use conditioner label"),
     (["objective=shortcut_guided", "conditioner.drop=0"], "objective shortcut_guided: its targets are guided away from .*conditioner.drop is 0.*Use conditioner.drop: 0.1"),
 ]  # fmt: skip

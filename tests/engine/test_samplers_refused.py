@@ -26,6 +26,8 @@ REFUSED = [
     ([LEARNED, "objective=iddpm", "guidance=cfg_zero"], "this guidance asks the network nothing in the first ones"),
     ([LEARNED, "objective=iddpm", "guidance={name: rescale, guidance: cfg_zero}"], "asks the network nothing"),
     (["sampler={name: clipped, sampler: jump}"], "it asks a model for jump"),
+    (["sampler={name: stopped, sampler: {name: euler_maruyama, diffusion: sbdm}}"], "sbdm is infinite"),
+    (["sampler={name: stopped, sampler: {name: ddpm, variance: learned}}"], "needs a model that answers variances"),
 ]  # fmt: skip
 TAKEN = [
     [LEARNED, "objective=iddpm"],

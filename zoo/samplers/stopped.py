@@ -39,10 +39,18 @@ class Stopped(Sampler):
         self.sampler, self.last = sampler, last
         sampler.steps = steps
         self.reverses, self.asks, self.spreads = sampler.reverses, sampler.asks, sampler.spreads
-        self.framewise = sampler.framewise
+        self.framewise, self.reads_variances = sampler.framewise, sampler.reads_variances
 
     def __call__(self, estimate: EstimateFn, x: Tensor, times: Tensor, path: Path, random: Random) -> Tensor:
         return self.sampler(estimate, x, times.clamp(min=self.last), path, random)
+
+    def takes(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """As the sampler within, which stops at `last`."""
+        return self.sampler.takes(times.clamp(min=self.last))
+
+    def check(self, path: Path, times: Tensor) -> None:
+        """Raises ValueError where the sampler within does."""
+        self.sampler.check(path, times.clamp(min=self.last))
 
     @property
     def evaluations(self) -> int | None:
