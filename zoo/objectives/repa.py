@@ -1,4 +1,4 @@
-"""Representation alignment: Yu et al. 2024, REPA (2410.06940), eq. 8.
+"""Representation alignment: Yu et al. 2024, REPA (2410.06940), eq. 8 and 9.
 
     loss + weight * mean over cells of (1 - cos(y, projector(h)))
 
