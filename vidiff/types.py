@@ -77,7 +77,10 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True)
 class CondSpec:
-    """What a conditioner provides: widths, or 0 where it provides nothing of the sort."""
+    """What a conditioner provides: widths, or 0 where it provides nothing of the sort.
+
+    `masked` False says that its tokens never come with a mask, so that an attention without masks can look at them.
+    """
 
     vector: int = 0
     tokens: int = 0
@@ -85,6 +88,7 @@ class CondSpec:
     channels: int = 0
     coords: int = 0
     image: int = 0
+    masked: bool = True
 
     @property
     def provides(self) -> frozenset[str]:

@@ -24,7 +24,7 @@ NAMES = [c.name for c in BACKBONES if not getattr(c.target, "exact", False)]
 """Those that learn; test_backbone_exact.py has the others."""
 
 
-def make(name, *, grid=GRID, out=OUT, positions="sincos", attention="sdpa", seed=0, **settings):
+def make(name, *, grid=GRID, out=OUT, positions="sincos", attention="sdpa", seed=0, masked=True, **settings):
     """A fresh tiny network of this name, wired as the builder does."""
     component = BACKBONES[name]
     torch.manual_seed(seed)
@@ -39,6 +39,7 @@ def make(name, *, grid=GRID, out=OUT, positions="sincos", attention="sdpa", seed
             tokens=TEXT if "tokens" in uses else 0,
             length=LENGTH if "tokens" in uses else 0,
             channels=CHANNELS if "channels" in uses else 0,
+            masked=masked,
         ),
         attention=build("attention", attention),
         positions=partial(build, "positions", positions),
@@ -61,6 +62,27 @@ def only(cond, *rows):
 @pytest.fixture(params=NAMES)
 def name(request):
     return request.param
+
+
+# ---- masks ----
+
+
+@pytest.mark.parametrize("reader", with_route("tokens"))
+@torch.no_grad()
+def test_an_attention_is_asked_for_masks_only_where_tokens_have_one(reader):
+    net = randomised(make(reader, masked=False))
+    assert make(reader).masked and not net.masked
+    seen, forward = [], net.attention.__class__.__call__
+
+    def watched(self, q, k, v, mask=None):
+        seen.append(mask)
+        return forward(self, q, k, v, mask)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(net.attention.__class__, "__call__", watched)
+        x, time, cond = ask(reader)
+        net(x, time, replace(cond, mask=None))
+    assert seen and all(mask is None for mask in seen)
 
 
 # ---- positions by name ----

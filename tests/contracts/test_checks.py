@@ -211,6 +211,12 @@ class HidesTheText(CONDITIONERS["text_bytes"].target):
         return replace(cond, mask=~cond.mask)
 
 
+class DeniesTheMask(CONDITIONERS["text_bytes"].target):
+    def __init__(self, *args, **wiring):
+        super().__init__(*args, **wiring)
+        self.spec = replace(self.spec, masked=False)
+
+
 class DropsTogether(CONDITIONERS["label"].target):
     def forward(self, batch, drop):
         return super().forward(batch, drop.any().expand(drop.shape))
@@ -343,6 +349,13 @@ PLANTED = [
     ("tokenizer", Mixing, dict(size=[2, 3, 4]), "videos_keep_apart", "a batch of one and of two"),
     ("conditioner", NullTells, {}, "what_is_dropped_says_nothing", "still depends"),
     ("conditioner", DropsTogether, {}, "dropping_one_leaves_the_others", "changed with 1"),
+    (
+        "conditioner",
+        DeniesTheMask,
+        CONDITIONERS["text_bytes"].tiny,
+        "gives_what_its_spec_says",
+        "`spec.masked` is False",
+    ),
     ("conditioner", HidesTheText, CONDITIONERS["text_bytes"].tiny, "what_is_kept_tells_the_entries", "is inverted"),
     ("backbone", LateXavier, {}, "zero_at_the_start", "xavier"),
     ("backbone", UnscaledTime, {}, "sees_the_time", "scaled"),

@@ -30,7 +30,7 @@ def rehearse(diffuser: Diffuser, grid: Grid) -> None:
         cond = Cond(
             vector=torch.empty(1, spec.vector) if spec.vector else None,
             tokens=torch.empty(1, length, spec.tokens) if spec.tokens else None,
-            mask=torch.empty(1, length, dtype=torch.bool) if spec.tokens else None,
+            mask=torch.empty(1, length, dtype=torch.bool) if spec.tokens and spec.masked else None,
             channels=torch.empty(1, spec.channels, *grid[1:]) if spec.channels else None,
             image=torch.empty(1, 1, spec.image) if spec.image else None,
             coords=torch.empty(1, math.prod(grid[1:]), 3) if diffuser.base_fps else None,

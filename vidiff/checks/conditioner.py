@@ -73,6 +73,7 @@ def gives_what_its_spec_says(component: Component) -> None:
     mask = conditioner(batch(), drops(conditioner)).mask
     fits = mask is None or (mask.dtype == torch.bool and mask.shape == found["tokens"].shape[:2])
     require(fits, "the mask is not bool of (B,L): True = keep.")
+    require(mask is None or spec.masked, "it gives a mask, and `spec.masked` is False: no attention was asked for one.")
 
 
 def drop_is_a_probability(component: Component) -> None:

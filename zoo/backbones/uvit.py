@@ -100,7 +100,8 @@ class UViT(nn.Module):
             )
         check_sees_all(attention, "time is a token")
         self.grid, self.spec, self.recompute = Grid(*grid), cond, recompute
-        self.attention, self.head_dim, self.masked = attention, head_dim(dim, num_heads), bool(cond.tokens)
+        self.attention, self.head_dim = attention, head_dim(dim, num_heads)
+        self.masked = bool(cond.tokens) and cond.masked
         self.axes = "thw" if self.grid.t > 1 else "hw"  # an image has no time axis
         self.positions = positions(dim=dim, head_dim=self.head_dim, grid=self.grid, axes=self.axes)
         self.time = TimeEmbedding(dim, time_scale)

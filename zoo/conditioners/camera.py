@@ -35,7 +35,7 @@ class Camera(nn.Module):
         if route == "rays":
             self.spec = CondSpec(channels=6)
             return
-        self.spec = CondSpec(tokens=width, length=grid.t)
+        self.spec = CondSpec(tokens=width, length=grid.t, masked=False)
         self.mlp = nn.Sequential(nn.Linear(16, width), nn.SiLU(), nn.Linear(width, width))
         self.null = nn.Parameter(torch.empty(width))
         nn.init.normal_(self.null, std=0.02)

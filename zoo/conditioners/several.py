@@ -43,6 +43,7 @@ class Several(nn.Module):
             length=sum(spec.length for spec in specs),
             channels=sum(spec.channels for spec in specs),
             image=common([spec.image for spec in specs], width),
+            masked=any(spec.masked for spec in specs if spec.tokens),
         )
         self.widen = nn.ModuleList(widening(spec.tokens, self.spec.tokens) for spec in specs)
         self.widen_image = nn.ModuleList(widening(spec.image, self.spec.image) for spec in specs)
@@ -57,7 +58,7 @@ class Several(nn.Module):
         columns = columns.expand(-1, len(self.parts)).unbind(1)
         conds = [part(batch, column) for part, column in zip(self.parts, columns, strict=True)]
         tokens = [widen(c.tokens) for c, widen in zip(conds, self.widen, strict=True) if c.tokens is not None]
-        masks = [seen(c) for c in conds if c.tokens is not None]
+        masks = [seen(c) for c in conds if c.tokens is not None] if self.spec.masked else []
         images = [widen(c.image) for c, widen in zip(conds, self.widen_image, strict=True) if c.image is not None]
         return Cond(
             vector=total([c.vector for c in conds if c.vector is not None]),

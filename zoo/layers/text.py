@@ -113,7 +113,7 @@ class TextTransformer(VideoTransformer):
     def __init__(self, blocks, dim, time_scale, recompute, grid: Grid, out_channels: int, cond: CondSpec, **others):
         """Raises ValueError when the condition's vector has another width."""
         super().__init__(blocks, dim, time_scale, recompute, grid, out_channels, cond, **others)
-        self.reads, self.masked = cond.tokens, bool(cond.tokens)
+        self.reads, self.masked = cond.tokens, bool(cond.tokens) and cond.masked
 
     def check(self, grid: Grid) -> None:
         """Raises ValueError for other channels, and for text beside an attention that looks at neighbours only."""

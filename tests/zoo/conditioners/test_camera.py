@@ -79,6 +79,11 @@ def test_no_camera_is_no_ray_and_a_learned_token():
     assert torch.equal(tokens(batch, ~KEEP).tokens, tokens.null.expand(1, 3, -1))
 
 
+def test_poses_say_that_they_have_no_mask():
+    cond = camera("poses")({"camera": poses(), "intrinsics": LENS}, KEEP)
+    assert cond.mask is None and not camera("poses").spec.masked
+
+
 def test_a_token_per_latent_frame_sees_its_pose_only():
     conditioner, pose = camera("poses"), poses()
     other = pose.clone()

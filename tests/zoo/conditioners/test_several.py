@@ -54,6 +54,13 @@ def test_vectors_add_up_tokens_and_channels_stand_side_by_side():
     assert conditioner.reads == {"label", "fps", "latent", "text", "camera", "intrinsics"}
 
 
+def test_there_is_a_mask_where_a_part_has_one():
+    poses, text = MIXED[4], MIXED[5]
+    alone, both = several([poses, "label"]), several([poses, text])
+    assert not alone.spec.masked and alone(batch(), KEEP).mask is None
+    assert both.spec.masked and both(batch(), KEEP).mask[:, :4].all() and not both(batch(), KEEP).mask.all()
+
+
 def test_each_has_its_own_column_and_the_last_is_for_all():
     conditioner = several(["label", "fps"])
     label, fps = conditioner.parts
