@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vidiff.building import build_diffuser, build_sampling, plan
+from vidiff.building.builder import run_folder
 from vidiff.commands import train
 from vidiff.config import ConfigError, load
 from vidiff.diffusion.guidance import Guidance
@@ -148,6 +149,21 @@ def test_what_does_not_fit_is_refused_in_one_line(yaml_file, teacher, overrides,
 def test_a_missing_run_is_named_and_its_neighbour_proposed(yaml_file, teacher):
     with pytest.raises(ConfigError, match="neither a run folder nor a checkpoint. Did you mean 'teacher'?"):
         plan(student(yaml_file, teacher.with_name("teachr")), read=read_run)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("run/checkpoints", r"Its run is .*run\.$"),
+        ("run/checkpoints/step_00000003/ema.safetensors", r"Its run is .*run\.$"),
+        ("my_project.yaml", "trained first, into runs/my_project where --out is not given"),
+    ],
+)
+def test_what_is_no_run_is_told_with_the_run_that_was_meant(tmp_path, path, told):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").touch()
+    with pytest.raises(Refused, match=told):
+        run_folder(tmp_path / path)
 
 
 def test_weights_that_do_not_fit_are_named(yaml_file, teacher, start, tmp_path):

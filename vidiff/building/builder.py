@@ -210,9 +210,19 @@ def run_folder(path: Path) -> Path:
     """The folder of the run that a run folder or one of its checkpoints belongs to. Raises Refused."""
     folder = path.resolve().parents[1] if (path / "manifest.json").is_file() else path
     if not (folder / "config.yaml").is_file():
-        runs = [p.name for p in path.parent.iterdir() if (p / "config.yaml").is_file()] if path.parent.is_dir() else []
-        raise Refused(f"{path} is neither a run folder nor a checkpoint.{did_you_mean(path.name, runs)}")
+        raise Refused(f"{path} is neither a run folder nor a checkpoint.{_what_instead(path)}")
     return folder
+
+
+def _what_instead(path: Path) -> str:
+    """The run that was perhaps meant: the one around the path, that of a project, a neighbour of almost that name."""
+    around = next((p for p in path.parents if (p / "config.yaml").is_file()), None)
+    if around is not None:
+        return f" Its run is {around}."
+    if path.suffix in (".yaml", ".yml"):
+        return f" A project is trained first, into runs/{path.stem} where --out is not given; name that folder."
+    runs = [p.name for p in path.parent.iterdir() if (p / "config.yaml").is_file()] if path.parent.is_dir() else []
+    return did_you_mean(path.name, runs)
 
 
 def meta_model(run: str, config: Config, dataset: Dataset) -> tuple[Config, Diffuser]:
