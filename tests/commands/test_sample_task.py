@@ -67,6 +67,26 @@ def test_another_task_may_be_asked_for_and_a_video_file_given(trained, tmp_path)
     assert record["task"]["round_trip_rmse"][0] == record["task"]["round_trip_rmse"][0]
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("guidence.scale=4", "there is no key 'guidence'. Did you mean 'guidance.scale'?"),
+        ("tasks.name=sdedit", "there is no key 'tasks'. Did you mean 'task.name'?"),
+        ("backbone.dim=64", "would change the trained model"),
+        ("num=4", "write --num 4."),
+        ("batch_size=4", "write --batch-size 4."),
+        ("seed=4", "write --seed 4."),
+        ("grid=true", "write --grid."),
+    ],
+)
+def test_a_word_is_refused_for_what_it_is(trained, tmp_path, capsys, word, told):
+    capsys.readouterr()
+    assert run(trained, tmp_path / "no", word) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert told in line
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_roll_out_is_longer_than_training(trained, tmp_path):
     more = ["task={name: rollout, num_frames: 18, context: 2}", "--compare", "--quiet"]
     assert run(trained, tmp_path / "c", *more) == 0

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from vidiff.building import Plan, build_diffuser, machine_bytes, plan, reshaped
 from vidiff.cli import add_run_flags, execute, parser
 from vidiff.config import load
+from vidiff.config.schema import TOP_LEVEL
 from vidiff.diffuser import Diffuser
 from vidiff.engine.checkpoint import write_atomic
 from vidiff.engine.memory import check_drawing
@@ -37,6 +38,9 @@ FPS = 8.0
 """Of files, where nobody says otherwise."""
 
 FORMATS = ("gif", "mp4", "png", "npy")
+
+FREE = ("sampler", "guidance", "cache", "task", "attention")
+"""What of a configuration a trained model leaves open."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -235,18 +239,27 @@ def real_clips(made: Plan, num: int) -> Tensor:
 
 
 def _plan(folder: Path, arguments: argparse.Namespace) -> tuple[Plan, int]:
-    free = ("sampler", "guidance", "cache", "task", "attention")
-    foreign = [o for o in arguments.overrides if not o.startswith(free)]
-    if foreign:
-        raise Refused(
-            f"'{foreign[0]}' would change the trained model; only {', '.join(free[:-1])} and {free[-1]} may change."
-        )
+    for override in arguments.overrides:
+        _check_override(override, arguments)
     overrides = list(arguments.overrides)
     overrides += [f"sampler.steps={arguments.steps}"] if arguments.steps is not None else []
     config = load(folder / "config.yaml", overrides)
     seed = config.seed if arguments.seed is None else arguments.seed
     made = plan(config, pick_device(arguments.device).type, read_run, training=False)
     return _shaped(made, arguments), seed
+
+
+def _check_override(override: str, arguments: argparse.Namespace) -> None:
+    """Raises Refused for a key of the trained model and for a flag without its dashes; other words are for `load`."""
+    key, _, value = override.partition("=")
+    first = key.partition(".")[0]
+    if key in vars(arguments).keys() - {"run", "overrides"}:
+        shown = "" if isinstance(getattr(arguments, key), bool) else f" {value}"
+        raise Refused(f"'{override}' is no setting here: write --{key.replace('_', '-')}{shown}.")
+    if first in TOP_LEVEL and first not in FREE:
+        raise Refused(
+            f"'{override}' would change the trained model; only {', '.join(FREE[:-1])} and {FREE[-1]} may change."
+        )
 
 
 def _shaped(made: Plan, arguments: argparse.Namespace) -> Plan:
