@@ -85,17 +85,24 @@ class OffRun(CacheRun):
 
     def __init__(self, cache: Cache, run: CacheRun):
         self.cache, self.run = cache, run
+        self.backbone: nn.Module | None = None
+        self.watching = CacheRun()
 
     @contextmanager
     def call(self, backbone: nn.Module, branches: Sequence[Hashable], rows: Rows) -> Iterator[None]:
         """Within, the answers are those of the backbone."""
+        if backbone is not self.backbone:
+            self.backbone, self.watching = backbone, self._run_for(backbone)
+        with self.watching.call(backbone, branches, rows):
+            yield
+
+    def _run_for(self, backbone: nn.Module) -> CacheRun:
+        """The run that measures, or one that keeps nothing where the cache cannot be put in."""
         try:
             self.cache.fits(backbone)
         except ValueError:
-            yield
-            return
-        with self.run.call(backbone, branches, rows):
-            yield
+            return CacheRun()
+        return self.run
 
 
 Caching = Callable[[], CacheRun]

@@ -76,6 +76,20 @@ def test_off_goes_with_what_no_cache_fits(node):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("node", OFF, ids=ids)
+@pytest.mark.parametrize("name", ["dit_joint", "unet3d"])
+def test_off_asks_a_backbone_once_whether_it_fits(name, node, monkeypatch):
+    cache, asked, nets = build("cache", node), [], [randomised(make(name)), randomised(make(name, seed=1))]
+    fits = cache.fits
+    monkeypatch.setattr(cache, "fits", lambda net: asked.append(net) or fits(net))
+    run, (x, time, cond) = cache.start(Tally()), ask(name)
+    for net in (nets[0], nets[0], nets[1], nets[1]):
+        with run.call(net, ["cond"], Rows(2, x.device)):
+            net(x, time, cond)
+    assert [id(net) for net in asked] == [id(net) for net in nets]
+
+
+@torch.no_grad()
 @each_stack
 @pytest.mark.parametrize("node", EAGER, ids=ids)
 def test_what_is_kept_is_right_while_nothing_changes_and_wrong_when_something_does(name, settings, node):
