@@ -21,7 +21,8 @@ class PerCondition(Guidance):
     """One scale per part of conditioner `several`, in the order of its parts.
 
     `nested` adds the conditions one after the other, so equal scales are cfg and scales of 1 the conditional belief
-    (one evaluation, same bits); `composed` asks for each alone. A part's scale of 0 leaves it out in both.
+    (one evaluation, same bits); `composed` asks for each alone. A scale of 0 adds nothing of its part; in `nested` the
+    terms of later parts still compare under it.
     """
 
     def __init__(self, scales: tuple[NonNegative, ...], form: Literal["nested", "composed"] = "nested"):
