@@ -265,6 +265,11 @@ def test_flags_that_cannot_be(refused, argv, told):
     assert len(lines) == 1 and told in lines[0]
 
 
+def test_a_device_beside_a_list_of_devices_would_be_ignored(refused):
+    [line] = refused(GRID + "jobs: {devices: [cpu, cpu]}\n")
+    assert line.endswith("--device cpu is for jobs.devices: auto, and g.yaml lists cpu, cpu.")
+
+
 def test_a_dry_run_tries_every_arm_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(TINY)

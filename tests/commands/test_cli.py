@@ -10,7 +10,7 @@ import pytest
 import zoo  # noqa: F401
 from vidiff.cli import COMMANDS
 from vidiff.cli import main as vidiff
-from vidiff.commands import list_zoo, report, sample, show, train
+from vidiff.commands import ablate, likelihood, list_zoo, profile_flops, report, sample, show, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,6 +107,19 @@ def trained(tmp_path_factory):
     (folder / "tiny.yaml").write_text(TINY)
     assert train.main([str(folder / "tiny.yaml"), "--out", str(folder / "run"), "--device", "cpu", "--quiet"]) == 0
     return folder / "run"
+
+
+@pytest.mark.parametrize("device", ["cpu:3", "cuda:256", "meta"])
+def test_no_tool_takes_a_device_that_is_not_there(trained, tmp_path, monkeypatch, capsys, device):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "grid.yaml").write_text("base: tiny.yaml\ngrid: {optimizer.lr: [0.001, 0.01]}\n")
+    for tool, subject in ((train, "tiny.yaml"), (profile_flops, "tiny.yaml"), (ablate, "grid.yaml"),
+                          (sample, str(trained)), (likelihood, str(trained))):  # fmt: skip
+        assert tool.main([subject, "--device", device]) == 2
+        [line] = capsys.readouterr().err.strip().splitlines()
+        assert f"device '{device}' is not" in line
+    assert {p.name for p in tmp_path.iterdir()} == {"tiny.yaml", "grid.yaml"}
 
 
 def test_what_a_run_leaves_behind(trained):

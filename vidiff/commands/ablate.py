@@ -209,6 +209,8 @@ def _devices(grid: GridFile, wanted: str) -> list[str]:
         if wanted == "auto" and device.type == "cuda":
             return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         return [str(device)]
+    if wanted != "auto":
+        raise Refused(f"--device {wanted} is for jobs.devices: auto, and {grid.path} lists {', '.join(listed)}.")
     return [str(pick_device(name)) for name in listed]
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vidiff.building import plan
 from vidiff.cli import execute, named, parser
 from vidiff.commands.show import say_notes
@@ -55,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Count and print."""
     if arguments.by_module is not None and arguments.by_module < 1:
         raise Refused(f"--by-module is {arguments.by_module}: it must be at least 1.")
+    device = pick_device(arguments.device)
     files, overrides = _divide(arguments.items)
     style, target = _style(arguments.out)
     sweeps = [_sweep(text) for text in arguments.sweep]
@@ -63,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     stems = [Path(file).stem for file in files]
     names = [stem if stems.count(stem) == 1 else file for file, stem in zip(files, stems, strict=True)]
     pairs = zip(files, names, strict=True)
-    costs = [entry for file, name in pairs for entry in _count(arguments, file, name, overrides, sweeps)]
+    costs = [entry for file, name in pairs for entry in _count(arguments, device, file, name, overrides, sweeps)]
     rows, tables = [row for row, _ in costs], [_tables(arguments, row["config"], c) for row, c in costs]
     nested = [row for table in tables for row in table]
     text = render(rows, style) + (("\n" + render(nested, style)) if nested else "")
@@ -79,7 +82,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _count(
-    arguments: argparse.Namespace, file: str, name: str, overrides: list[str], sweeps: list[tuple[str, list[str]]]
+    arguments: argparse.Namespace,
+    device: torch.device,
+    file: str,
+    name: str,
+    overrides: list[str],
+    sweeps: list[tuple[str, list[str]]],
 ) -> Iterable[tuple[Row, Cost]]:
     for values in itertools.product(*(values for _, values in sweeps)):
         swept = [f"{key}={value}" for (key, _), value in zip(sweeps, values, strict=True)]
@@ -102,7 +110,6 @@ def _count(
             row["fvcore_macs"] = int(again)
             row["agree"] = "yes" if abs(again - counted.forward_macs) <= 1e-9 * again else "NO"
         if arguments.time:
-            device = pick_device(arguments.device)
             forward, training = seconds(made, device)
             row |= {"device": str(device), "forward_s": round(forward, 5), "training_s": round(training, 5)}
             row["training_flops_per_s"] = int(counted.training_flops / training)

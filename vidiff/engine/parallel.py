@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from vidiff.engine.allocator import keep_freed_memory
 from vidiff.errors import Refused
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+DEVICE = re.compile(r"(cpu|cuda|mps)(?::([0-9]+))?")
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,27 @@ def world(device: str = "auto") -> World:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU. Raises Refused for a device that is not there."""
+    """`auto` takes CUDA, then MPS, then the CPU. Raises Refused for a device that is not there.
+
+    The text is read here: torch takes any number for a CPU's, and cuda:256 for cuda:0.
+    """
+    there = {
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
+    }
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise Refused(f"device '{name}' is not one of auto, cpu, cuda, cuda:N, mps.") from None
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device.type, False):
+        return torch.device(next(kind for kind, count in there.items() if count))
+    read = DEVICE.fullmatch(name)
+    if read is None:
+        raise Refused(f"device '{name}' is not one of auto, cpu, cuda, cuda:N, mps.")
+    kind, number = read.groups()
+    if not there[kind]:
         raise Refused(f"device '{name}' is not available here; use cpu or auto.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise Refused(f"device '{name}' is not available here; there are {torch.cuda.device_count()} CUDA devices.")
-    return device
+    if int(number or 0) >= there[kind]:
+        have = ", ".join(f"cuda:{i}" for i in range(there[kind])) if kind == "cuda" else kind
+        raise Refused(f"device '{name}' is not available here; there is {have}.")
+    return torch.device(kind, int(number)) if kind == "cuda" and number else torch.device(kind)
 
 
 def autocast(device: torch.device, precision: str):
