@@ -14,7 +14,7 @@ from vidiff.checks.sampler import (
     float32_follows_on,
     needs_no_prediction_on,
     one_step_does,
-    reaches_the_law_on,
+    tends_to_the_law_on,
 )
 from vidiff.registry import PATHS, SAMPLERS
 
@@ -50,11 +50,11 @@ def test_one_step_to_clean_finds_a_single_data_point(component, path):
 def test_many_steps_to_clean_find_a_single_data_point(component, path):
     if one_step_does(component.build(component.tiny), path):
         pytest.skip("one step does: the test before")
-    finds_the_point_on(component, path, 400, 0.05)
+    finds_the_point_on(component, path, 400, 0.05, "logsnr")
 
 
 @pytest.mark.parametrize("path", MORE)
 def test_reaches_the_data_distribution(component, path):
     if not component.target.spreads:
         pytest.skip("not a sampler for denoisers")
-    reaches_the_law_on(component, path)
+    tends_to_the_law_on(component, path)
