@@ -12,6 +12,5 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 try:
     import torch  # noqa: F401
 except ModuleNotFoundError:
-    raise SystemExit(
-        "vidiff: error: torch is not installed here. Type: make setup  (then .venv/bin/python tools/…)"
-    ) from None
+    sys.stderr.write("vidiff: error: torch is not installed here. Type: make setup  (then .venv/bin/python tools/…)\n")
+    raise SystemExit(2) from None
