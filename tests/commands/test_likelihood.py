@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch.distributions import MultivariateNormal
 
 from tests.commands.test_cli import TINY
@@ -52,6 +54,17 @@ def test_wrong_flags_are_refused_before_anything_is_measured(trained, tmp_path, 
         except SystemExit as left:
             code = left.code
         assert code == 2 and told in capsys.readouterr().err
+
+
+def test_noise_that_is_not_independent_is_refused(trained, tmp_path, capsys):
+    """N(0, sigma^2 1) is not what its ODE ends in: the number would be off by the noise's own log-determinant."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["objective"]["noise"] = "frame_mixed"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert likelihood.main([str(run), "--num", "2", "--device", "cpu"]) == 2
+    assert "for independent noise only" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "scale"), [("pixels", 1.0), ("tubelet", 1.0)])

@@ -67,6 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     made = plan(load(folder / "config.yaml"), device.type, read_run, training=False)
     if "velocity" not in made.diffuser.objective.tells:
         raise Refused("this objective tells no velocity, so there is no ODE whose likelihood could be had.")
+    if not made.diffuser.objective.noise.white:
+        raise Refused("the ODE ends in a known law for independent noise only, and this run was trained with another.")
     diffuser = build_diffuser(made.config, made.dataset).to(device).eval()
     widen_convolutions(diffuser, device, "fp32")
     weights = load_weights(diffuser, checkpoint, arguments.weights)
