@@ -25,6 +25,7 @@ HOSTILE = {
     "duplicate": ("a: 1\na: 2", "twice"),
     "two documents": ("a: 1\n---\nb: 2", "second document"),
     "nul": ('a: "x\\0y"', "NUL"),
+    "no space": ("a: {name:b, c: 2}", "a space follows the colon"),
     "yes": ("a: yes", "true or false"),
     "base 60": ("a: 12:30:00", "base 60"),
     "octal": ("a: 010", "octal"),

@@ -84,10 +84,11 @@ def test_frames_of_a_causal_tokenizer():
 @pytest.mark.parametrize(
     ("frames", "count", "box", "words"),
     [
-        ("first", 8, None, "every pixel"),
-        ("none", 3, None, "nothing of the video"),
+        ("first", 8, None, r"every pixel .* Choose fewer frames\.$"),
+        ("none", 3, None, r"nothing of the video .* Choose some frames\.$"),
         ("every", 1, None, "every pixel"),
-        ("none", 1, (0.0, 0.0, 1.0, 1.0), "nothing of the video"),
+        ("none", 1, (0.0, 0.0, 1.0, 1.0), r"nothing of the video .* some frames or a smaller box\.$"),
+        ("first", 1, (0.0, 0.0, 0.0, 0.0), r"every pixel .* fewer frames or a larger box\.$"),
     ],
 )
 def test_nothing_or_everything_known_is_refused(frames, count, box, words):

@@ -124,7 +124,8 @@ class _Level:
             _refuse(not isinstance(event, yaml.ScalarEvent), where, line, "a key must be a word.")
             _refuse(event.value == "<<", where, line, "merge keys ('<<') are not read; use 'base:'.")
             word = _KEY.match(event.value) and event.value.lower() not in ("true", "false", "null")
-            _refuse(not word, where, line, f"the key {event.value[:40]!r} is not a word.")
+            space = " In braces a space follows the colon: {name: value}." if ":" in event.value else ""
+            _refuse(not word, where, line, f"the key {event.value[:40]!r} is not a word.{space}")
             _refuse(event.value in self.seen, where, line, f"the key '{event.value}' stands here twice.")
             self.seen.add(event.value)
             self.pending = f"{self.prefix}.{event.value}".lstrip(".")

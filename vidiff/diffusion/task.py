@@ -194,8 +194,10 @@ def known_pixels(
         outside[top : top + round(box[2] * height), left : left + round(box[3] * width)] = False
         known |= outside
     if known.all() or not known.any():
-        what = "every pixel of the video is known" if known.all() else "nothing of the video is known"
-        raise ValueError(f"{what}: frames is {frames}, count {count} of {num} frames, box {box}.")
+        what, few, size = ("every pixel", "fewer", "larger") if known.all() else ("nothing", "some", "smaller")
+        given = f"frames is {frames}, count {count} of {num} frames" + (f", box {list(box)}" if box else "")
+        other = f" or a {size} box" if box else ""
+        raise ValueError(f"{what} of the video is known: {given}. Choose {few} frames{other}.")
     return known
 
 
