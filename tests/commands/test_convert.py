@@ -159,7 +159,9 @@ def test_what_is_refused(tmp_path, capsys):
     file = tmp_path / "dit.safetensors"
     save_file(state, str(file))
     assert "names of dit or sit: say which with --family" in refused(capsys, file, *out)
-    assert "it has no 'temp_embed'" in refused(capsys, file, "--family", "latte", *out)
+    assert "it has no 'temp_embed'. Its 32 weights have the names of dit or sit: --family dit." in refused(
+        capsys, file, "--family", "latte", *out
+    )
     assert "Did you mean 'dit'" in refused(capsys, file, "--family", "ditt", *out)
     assert "dim=64 is no published size: give num_heads" in refused(capsys, file, "--family", "dit", *out)
     assert "num_heads is 0: it must be an integer at least 1" in refused(
@@ -170,6 +172,43 @@ def test_what_is_refused(tmp_path, capsys):
     )
     assert "does not exist" in refused(capsys, tmp_path / "dit.safetensor", *out)
     assert not (tmp_path / "run").exists()
+
+
+def test_another_family_is_named_with_what_is_missing_and_what_is_nearest(tmp_path, capsys):
+    _, dit, _ = read("models", "dit_a")
+    _, latte, _ = read("models", "latte_uncond_a")
+    file, out = tmp_path / "file.safetensors", ["--out", tmp_path / "run"]
+
+    def line(state, *words):
+        save_file(state, str(file))
+        return refused(capsys, file, *words, *out)
+
+    told = line(dit, "--family", "wan")
+    assert told.startswith("vidiff: error: this is no wan checkpoint: of the ") and "it has no 'patch_embedding" in told
+    assert told.endswith(f"Its {len(dit)} weights have the names of dit or sit: --family dit.")
+    # Latte with classes has every name of DiT: without its temporal table it would be another network
+    classes = latte | {"y_embedder.embedding_table.weight": torch.zeros(11, len(latte["x_embedder.proj.bias"]))}
+    told = line(classes, "--family", "dit")
+    assert "it has more names, those of latte ('temp_embed', 'blocks.1.attn.qkv.weight')." in told
+    assert told.endswith("have the names of latte: --family latte.")
+    cut = {key: value for key, value in dit.items() if key != "pos_embed"}
+    assert "The nearest is dit or sit, of whose 4 names it has 3, not 'pos_embed'." in line(cut)
+    assert "The nearest is dit or sit, of whose 4 names it has 3" in line(cut, "--family", "unet3d")
+    foreign = {f"layers.{i}.weight": torch.zeros(2) for i in range(7)}
+    told = line(foreign)
+    assert "no family has these weights ('layers.0.weight', 'layers.1.weight', 'layers.2.weight' (and 4 more))" in told
+    assert "It has no name of any family. Known: cogvideox," in told
+    assert "unet3d checkpoint: of the 3 names that tell one it has no 'init_conv.weight'," in line(
+        foreign, "--family", "unet3d"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_another_family_is_told_which(tmp_path, capsys):
+    _, run = converted(tmp_path, "latte_uncond_b", "latte")
+    told = refused(capsys, run, "--to-official", tmp_path / "back.safetensors", "--family", "dit")
+    assert told.endswith("It is a dit_factorized, which can be written with --family latte.")
+    assert not (tmp_path / "back.safetensors").exists()
 
 
 def test_a_run_is_no_checkpoint_to_read(tmp_path, capsys):

@@ -148,25 +148,54 @@ def _is_state(found: Any) -> bool:
 
 
 def family_of(state: State, name: str | None = None) -> Component:
-    """The converter asked for, or the one whose keys the state has. Raises Refused when it is none or several."""
-    if name is not None:
-        component = CONVERTERS[name]
-        missing = [key for key in component.target.keys if key not in state]
-        if missing:
-            raise Refused(
-                f"this is no {name} checkpoint: it has no '{missing[0]}' (its first is '{next(iter(state))}')."
-            )
-        return component
-    fitting = [c for c in CONVERTERS if all(key in state for key in c.target.keys)]
-    most = max((len(c.target.keys) for c in fitting), default=0)
-    fitting = [c for c in fitting if len(c.target.keys) == most]
+    """The converter asked for, or the one whose keys the state has. Raises Refused when it is none or several.
+
+    Where the keys of several are there, the family with the most: Latte's names are DiT's and one more.
+    """
+    asked = CONVERTERS[name] if name is not None else None
+    whole = [c for c in CONVERTERS if not _missing(c, state)]
+    most = max((len(c.target.keys) for c in whole), default=0)
+    fitting = [c for c in whole if len(c.target.keys) == most]
+    if asked in fitting:
+        return asked
+    if asked is not None:
+        missing = _missing(asked, state)
+        told = f"of the {len(asked.target.keys)} names that tell one it has no {_some(missing)}"
+        if not missing:
+            more = [key for key in fitting[0].target.keys if key not in asked.target.keys]
+            told = f"it has more names, those of {fitting[0].name} ({_some(more)})"
+        raise Refused(f"this is no {name} checkpoint: {told}. {_nearest(state)}")
     if not fitting:
-        first = ", ".join(list(state)[:3])
-        raise Refused(f"no family has these weights ({first} …). Known: {', '.join(CONVERTERS.names())}.")
+        raise Refused(f"no family has these weights ({_some(list(state))}). {_nearest(state)}")
     if len(fitting) > 1:
         names = " or ".join(c.name for c in fitting)
         raise Refused(f"the weights have the names of {names}: say which with --family.")
     return fitting[0]
+
+
+def _missing(component: Component, state: State) -> list[str]:
+    """The names that tell a family and are not there."""
+    return [key for key in component.target.keys if key not in state]
+
+
+def _nearest(state: State) -> str:
+    """The families of whose names the state has the largest share, in words."""
+    share = {c.name: 1 - len(_missing(c, state)) / len(c.target.keys) for c in CONVERTERS}
+    near = [c for c in CONVERTERS if share[c.name] == max(share.values()) > 0]
+    if not near:
+        return f"It has no name of any family. Known: {', '.join(CONVERTERS.names())}."
+    most = [c for c in near if len(c.target.keys) == max(len(n.target.keys) for n in near)]
+    names, missing = " or ".join(c.name for c in most), _missing(most[0], state)
+    if not missing:
+        return f"Its {len(state)} weights have the names of {names}: --family {most[0].name}."
+    has, all_of = len(most[0].target.keys) - len(missing), len(most[0].target.keys)
+    return f"The nearest is {names}, of whose {all_of} names it has {has}, not {_some(missing)}."
+
+
+def _some(keys: Sequence[str]) -> str:
+    """The first three, and how many more: `'a', 'b', 'c' (and 4 more)`."""
+    more = f" (and {len(keys) - 3} more)" if len(keys) > 3 else ""
+    return ", ".join(f"'{key}'" for key in keys[:3]) + more
 
 
 def make_converter(component: Component, settings: Mapping[str, Any]) -> Converter:
@@ -285,8 +314,28 @@ def to_official(
 ) -> dict[str, Tensor]:
     """A run's weights under the official names; `told` is what weights do not tell and the configuration does not say.
 
-    Raises Refused when the model is none of this family.
+    Raises Refused when the model is none of this family, with those that it is of.
     """
+    try:
+        return _under_names(made, tensors, component, told, aside)
+    except Refused as error:
+        able = [c.name for c in CONVERTERS if c is not component and _can_be(made, tensors, c, aside)]
+        network = made.config.components["backbone"]["name"]
+        hint = f"It is a {network}, which can be written with --family {' or '.join(able)}." if able else ""
+        raise Refused(f"{str(error).rstrip('.')}. {hint}".rstrip()) from None
+
+
+def _can_be(made: Plan, tensors: State, component: Component, aside: State | None) -> bool:
+    """Whether a run's weights can be written under the names of this family."""
+    try:
+        return bool(_under_names(made, tensors, component, {}, aside))
+    except Refused:
+        return False
+
+
+def _under_names(
+    made: Plan, tensors: State, component: Component, told: Mapping[str, Any], aside: State | None
+) -> dict[str, Tensor]:
     described = describe_run(made)
     slots = made.config.components
     conditions = [slots["conditioner"], *slots["conditioner"].get("parts", [])]

@@ -130,10 +130,11 @@ def ours(key: str) -> str:
 
 
 def theirs(key: str) -> str:
-    """A key here -> there."""
+    """A key here -> there. Raises ValueError for a module of another network."""
     module, _, parameter = key.rpartition(".")
     name = renamed(module, inverse(NAMES))
-    assert name is not None, key
+    if name is None:
+        raise ValueError(f"'{key}' is not a weight of this kind of network.")
     gain = "norm" in module.rpartition(".")[-1]
     return f"{name}.{'gamma' if gain else parameter.replace('table', 'weight')}"
 
