@@ -85,6 +85,27 @@ def test_impossible_cells_are_all_found_before_anything_runs(cells, tmp_path):
     assert told[1].startswith(f"{file}:3: ") and "eps prediction on the linear path is impossible at t = 1" in told[1]
 
 
+@pytest.mark.parametrize(
+    ("lines", "line", "key"),
+    [
+        ("set: {objective.weighting: snr}\ngrid: {objective.name: [rectified_flow, v_prediction]}", 2, "objective.weighting"),
+        ("set: {backbone: {depth: 1}}\ngrid: {backbone.name: [dit_joint, uvit]}", 2, "backbone.depth"),
+        ("grid:\n  objective.path: [linear, gvp]\n  objective: [rectified_flow, v_prediction]", 3, "objective.path"),
+        ("set: {sampler.steps: 3}\nzip:\n  sampler: [euler, {name: euler, steps: 4}]", 2, "sampler.steps"),
+    ],
+)  # fmt: skip
+def test_what_an_axis_would_undo_is_refused(cells, lines, line, key):
+    """Naming another component drops what was set in the old one: such cells would differ in more than their axis."""
+    with pytest.raises(ConfigError, match=f"grid.yaml:{line}: {key} is .* here and undone by .*Write it in the values"):
+        cells(lines)
+
+
+def test_a_change_within_what_was_named_before_it_lasts(cells):
+    lines = "set: {objective: {name: v_prediction, weighting: snr}, sampler.steps: 3}\n"
+    made = cells(lines + "grid: {objective.weighting: [uniform, snr], sampler: [euler]}")
+    assert [c.config.components["objective"]["weighting"]["name"] for c in made] == ["uniform", "snr"]
+
+
 def test_unknown_keys_of_cells_keep_their_line(tmp_path, yaml_file):
     file = tmp_path / "bad.yaml"
     file.write_text("base: tiny.yaml\nset:\n  samplr.steps: 3\ngrid:\n  backbone.dept: [1, 2]\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,36 @@ def _cell(grid: GridFile, arm: Arm, seed: int, changes: Sequence[Change]) -> Cel
     run, place = run_name(grid, arm, seed), f"{grid.path}:1"
     changes = (*changes, Change("seed", seed, place), Change("name", run, place))
     config = load(grid.base, changes)
+    refuse_undone(changes, config)
     return Cell(arm, seed, changes, config, run, draw_name(changes, config))
+
+
+def refuse_undone(changes: Sequence[Change], config: Config) -> None:
+    """Raises Refused for a setting that a later change, by naming another component, has dropped again.
+
+    Such a cell would differ from the others in more than its axes say.
+    """
+    tree = config.to_dict()
+    for i, late in enumerate(changes):
+        named = late.key.removesuffix(".name")
+        for key, value, place in (leaf for early in changes[:i] for leaf in leaves(early)):
+            if key.startswith(f"{named}.") and key != f"{named}.name" and not holds(lookup(tree, key), value):
+                raise Refused(f"{place}: {key} is {value} here and undone by {late.key}, which comes later. "
+                              f"Write it in the values of {named} themselves.")  # fmt: skip
+
+
+def leaves(change: Change) -> Iterator[Change]:
+    """The settings of a change one by one, those inside a mapping, too."""
+    if not isinstance(change.value, Mapping):
+        yield change
+        return
+    for word, value in change.value.items():
+        yield from leaves(Change(f"{change.key}.{word}", value, change.place))
+
+
+def holds(found: Any, value: Any) -> bool:
+    """Whether this is what was written; a component in full is what its name says."""
+    return found == plain(value) or (isinstance(found, Mapping) and found.get("name") == value)
 
 
 def _measure(grid: GridFile, changes: Sequence[Change]) -> dict[str, Any]:
