@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 
 import pytest
 import torch
@@ -57,6 +58,14 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(checkpoints, f
     assert len(lines) == 1 and "step_00000002 is damaged" in lines[0]
     with pytest.raises(Refused):
         load(checkpoints.path(2))
+
+
+def test_a_newest_checkpoint_that_is_gone_is_named(checkpoints):
+    shutil.rmtree(checkpoints.path(2))
+    path, lines = checkpoints.newest_valid()
+    assert path == checkpoints.path(1) and lines == [f"{checkpoints.path(2)} is gone"]
+    checkpoints.forget_after(1)
+    assert checkpoints.newest_valid() == (checkpoints.path(1), [])
 
 
 def test_all_damaged_is_refused_and_listed(checkpoints):

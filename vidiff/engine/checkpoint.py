@@ -78,11 +78,11 @@ class Checkpoints:
         return self.folder / f"{PREFIX}{step:08d}"
 
     def newest_valid(self) -> tuple[Path | None, list[str]]:
-        """The newest checkpoint whose checksums hold, and a line for each newer damaged one.
+        """The newest checkpoint whose checksums hold, and a line for each newer one that is damaged or gone.
 
         Raises Refused, listing them, when there are checkpoints and all are damaged.
         """
-        damaged = []
+        damaged = [f"{path} is gone"] if (path := self._written_last()) is not None and not path.is_dir() else []
         for step in reversed(self.steps()):
             path = self.path(step)
             problem = problem_of(path)
@@ -98,6 +98,13 @@ class Checkpoints:
         for later in [s for s in self.steps() if s > step]:
             if (self.path(later) / "manifest.json").is_file():
                 shutil.rmtree(self.path(later), ignore_errors=True)
+        if (path := self._written_last()) is not None and path.name > self.path(step).name:
+            (self.folder / "last").unlink()
+
+    def _written_last(self) -> Path | None:
+        """The folder that the file `last` names."""
+        file = self.folder / "last"
+        return self.folder / file.read_text().strip() if file.is_file() else None
 
     def _retain(self) -> None:
         """Delete what is neither among the last `keep` nor a multiple of `keep_every`; only folders we wrote."""
