@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 
-from vidiff.building import build_dataset, plan
+from vidiff.building import build_dataset, build_diffuser, plan
 from vidiff.config import ConfigError, load
 from vidiff.engine.sample import conditions_of
 from vidiff.errors import Refused
@@ -62,6 +63,16 @@ def test_what_is_optional_is_not_asked_for_and_is_taken_where_there_is_any(yaml_
     assert [set(entries) for entries in conditions_of(masked, range(2))] == [{"text_tokens", "text_mask"}] * 2
     sized = planned(yaml_file, "conditioner=size", f"data={{name: stand_in, {shape}, entries: {{size: [2]}}}}")
     assert set(conditions_of(sized, range(1))[0]) == {"video", "size"}
+
+
+def test_no_condition_is_dropped_while_sampling(yaml_file):
+    """However often it is in training: every row is told its own label, and its null condition that of nobody."""
+    made = planned(yaml_file, "conditioner={name: label, drop: 0.5}")
+    diffuser = build_diffuser(made.config, made.dataset).eval()
+    labels = torch.arange(64) % 10
+    cond, null = diffuser.conditions({"label": labels}, len(labels))
+    table = diffuser.conditioner.embedding.weight
+    assert torch.equal(cond.vector, table[labels]) and torch.equal(null.vector, table[-1:].expand(64, -1))
 
 
 @pytest.mark.parametrize(
