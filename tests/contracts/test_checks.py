@@ -13,6 +13,7 @@ from vidiff.checks import CHECKS, judge
 from vidiff.commands import check
 from vidiff.diffusion.estimate import Estimate
 from vidiff.diffusion.objective import PARTS
+from vidiff.errors import Interrupted
 from vidiff.registry import (
     CACHES,
     CONDITIONERS,
@@ -473,3 +474,11 @@ def test_refusals(capsys, words, text):
 def test_settings_replace_tiny_ones():
     (found,) = check.found("backbone:dit_joint")
     assert check.with_settings(found, ["depth=3"]).tiny == {**found.tiny, "depth": 3} != replace(found).tiny
+
+
+def test_a_signal_ends_the_checks_and_is_no_finding():
+    def check(component):
+        raise Interrupted("SIGTERM")
+
+    with pytest.raises(Interrupted):
+        judge(check, component("backbone", Network))

@@ -34,6 +34,7 @@ from vidiff.checks import (
     weighting,
 )
 from vidiff.checks.parts import Beside, Broken
+from vidiff.errors import Interrupted
 from vidiff.registry import Component
 
 Check = Callable[[Component], None]
@@ -68,6 +69,8 @@ def judge(check: Check, component: Component) -> Finding:
         check(component)
     except Beside as why:
         return Finding(name, "beside", str(why))
+    except Interrupted:
+        raise
     except Broken as numbers:
         return Finding(name, "broken", f"{meaning} Found: {numbers}")
     except Exception as error:  # a user's component may fail in any way; that is a finding too

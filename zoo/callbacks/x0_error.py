@@ -37,7 +37,12 @@ class X0Error:
         self.levels = [float(level) for level in levels]
 
     def check(self, diffuser) -> None:
-        """Raises ValueError when the objective does not reach one of the levels."""
+        """Raises ValueError when the objective believes no x0, or does not reach one of the levels."""
+        if "velocity" not in diffuser.objective.tells:
+            raise ValueError(
+                "this objective answers where a trajectory ends, which is no mean of x0 and is never as near to it: "
+                "its error would be another number than that of the others. Leave x0_error away, and compare samples."
+            )
         for level in self.levels:
             time_at(diffuser.objective, level)
 

@@ -62,3 +62,11 @@ def test_a_level_out_of_reach_is_refused_before_the_run(yaml_file):
     made = plan(load(yaml_file, ["callbacks.x0_error={levels: []}"]))
     with pytest.raises(ConfigError, match="levels is empty"):
         preflight(made, world("cpu"))
+
+
+def test_an_objective_that_believes_no_x0_is_refused_before_the_run(yaml_file):
+    made = plan(
+        load(yaml_file, ["objective.name=consistency", "sampler.name=consistency", "callbacks.x0_error={every: 2}"])
+    )
+    with pytest.raises(ConfigError, match="callback x0_error: this objective answers where a trajectory ends"):
+        preflight(made, world("cpu"))
