@@ -213,6 +213,14 @@ def test_a_sample_is_the_same_in_any_company(trained, tmp_path):
         assert abs(a - b).max() <= 1
 
 
+def test_drawn_alone_a_sample_has_the_same_bits_however_many_are_drawn(trained, tmp_path):
+    for num in (2, 3):
+        argv = [trained, "--num", num, "--batch-size", 1, "--format", "npy", "--out", tmp_path / str(num), "--quiet"]
+        assert sample.main([*map(str, argv), "--device", "cpu"]) == 0
+    for name in ("sample_0000.npy", "sample_0001.npy"):
+        assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+
+
 def test_sampling_refuses(trained, capsys):
     for argv, text in (
         ([trained, "backbone.depth=3"], "only sampler, guidance, cache, task and attention"),

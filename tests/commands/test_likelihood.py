@@ -63,7 +63,7 @@ def test_noise_that_is_not_independent_is_refused(trained, tmp_path, capsys):
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["objective"]["noise"] = "frame_mixed"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert likelihood.main([str(run), "--num", "2", "--device", "cpu"]) == 2
+    assert likelihood.main([str(run), "--num", "2", "--overwrite", "--device", "cpu"]) == 2
     assert "for independent noise only" in capsys.readouterr().err
 
 

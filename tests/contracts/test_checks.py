@@ -213,9 +213,13 @@ class HidesTheText(CONDITIONERS["text_bytes"].target):
 
 
 class DeniesTheMask(CONDITIONERS["text_bytes"].target):
-    def __init__(self, *args, **wiring):
-        super().__init__(*args, **wiring)
-        self.spec = replace(self.spec, masked=False)
+    @property
+    def spec(self):
+        return self.told
+
+    @spec.setter
+    def spec(self, spec):
+        self.told = replace(spec, masked=False)
 
 
 class DropsTogether(CONDITIONERS["label"].target):
