@@ -39,6 +39,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean '{guess}'?" if guess else ""
 
 
+def one(kind: str) -> str:
+    """`a sampler`, `an encoder`."""
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
 @dataclass(frozen=True)
 class Setting:
     """One argument before `*`: its name, annotation, default (or `Setting.required`) and part kind."""

@@ -9,8 +9,8 @@ import torch
 import zoo  # noqa: F401
 from vidiff.building import build_dataset
 from vidiff.commands import sample, train
-from vidiff.commands.sample import outline
 from vidiff.config import load
+from vidiff.engine.compared import outline
 from vidiff.video import gray, write_mp4
 
 TINY = """\

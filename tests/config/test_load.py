@@ -95,9 +95,9 @@ def test_references(tmp_path):
         ("objective.noise=3", "objective.noise is 3: write the name of a noise"),
         ("objective.path=[]", "objective.path is []: write the name of a path"),
         ("objective.path=[linear]", "objective.path is ['linear']: write the name of a path"),
-        ("objective={name: repa, encoder: []}", "objective.encoder is []: write the name of a encoder"),
-        ("objective={name: repa, encoder: [dct]}", "objective.encoder is ['dct']: write the name of a encoder"),
-        ("objective={name: repa, encoder: {dim: 8, name: {}}}", "objective.encoder.name is {}: name a encoder"),
+        ("objective={name: repa, encoder: []}", "objective.encoder is []: write the name of an encoder"),
+        ("objective={name: repa, encoder: [dct]}", "objective.encoder is ['dct']: write the name of an encoder"),
+        ("objective={name: repa, encoder: {dim: 8, name: {}}}", "objective.encoder.name is {}: name an encoder"),
         (
             "samplr.steps=20",
             "'samplr.steps=20' changes nothing: there is no key 'samplr'. Did you mean 'sampler.steps'?",

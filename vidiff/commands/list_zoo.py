@@ -22,7 +22,7 @@ from vidiff.config.checking import describe, plain, short
 from vidiff.config.schema import SLOTS
 from vidiff.engine.profile import human
 from vidiff.errors import Refused
-from vidiff.registry import CONVERTERS, KINDS, Component, Registry, Setting, build, did_you_mean
+from vidiff.registry import CONVERTERS, KINDS, Component, Registry, Setting, build, did_you_mean, one
 from vidiff.types import CondSpec, Grid
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -85,7 +85,7 @@ def print_component(component: Component) -> None:
     print(f"{component.kind} {component.name}    {short(component.file)}\n  {component.summary}")
     for setting in component.settings.values():
         default = "required" if setting.default is Setting.required else f"= {setting.default!r}"
-        kind = f"a {setting.part}" if setting.part else describe(setting.annotation)
+        kind = one(setting.part) if setting.part else describe(setting.annotation)
         print(f"    {setting.name:<16} {default:<20} {kind}")
 
 
@@ -128,7 +128,7 @@ def section(component: Component) -> str:
 
 def _row(setting: Setting) -> str:
     default = "required" if setting.default is Setting.required else f"`{plain(setting.default)!r}`"
-    allowed = f"a {setting.part}" if setting.part else describe(setting.annotation)
+    allowed = one(setting.part) if setting.part else describe(setting.annotation)
     return f"| `{setting.name}` | {default} | {allowed.replace('|', ' or ')} |\n"
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,22 +19,21 @@ from vidiff.config import load
 from vidiff.config.schema import TOP_LEVEL
 from vidiff.diffuser import Diffuser
 from vidiff.engine.checkpoint import write_atomic
+from vidiff.engine.compared import compared
 from vidiff.engine.memory import check_drawing
 from vidiff.engine.parallel import pick_device
-from vidiff.engine.run import take_lock
 from vidiff.engine.runs import find_checkpoint, load_weights, read_run
-from vidiff.engine.sample import Drawing, conditions_of, draw, held_out_clips
+from vidiff.engine.sample import Drawing, conditions_of, draw
+from vidiff.engine.sample_files import FORMATS, SampleFiles, writing_in
 from vidiff.engine.weights import GRAMMAR, Weights, parse_weights
 from vidiff.errors import Failed, Refused, Stopped
 from vidiff.precision import widen_convolutions
 from vidiff.registry import did_you_mean
 from vidiff.types import BadSample, shapes_of
-from vidiff.video import fit, gray, probe, read_frames, tile, write_gif, write_mp4, write_npy, write_png_strip
+from vidiff.video import fit, gray, probe, read_frames
 
 FPS = 8.0
 """Of files, where nobody says otherwise."""
-
-FORMATS = ("gif", "mp4", "png", "npy")
 
 FREE = ("sampler", "guidance", "cache", "task", "attention")
 """What of a configuration a trained model leaves open."""
@@ -107,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
         for file in earlier:
             file.unlink(missing_ok=True)
         try:
-            files = write_all(out, drawing, formats, arguments, made)
+            files = _write(out, drawing, formats, arguments, made)
             record = _record(arguments, made, checkpoint, drawing, seed, weights, files)
             write_atomic(out / "samples.json", json.dumps(record, indent=1) + "\n")
         except OSError as error:
@@ -176,66 +172,16 @@ def given_video(file: str, shape: tuple[int, int, int, int]) -> Tensor:
     return video if channels == 3 else gray(video)
 
 
-def write_all(
-    out: Path, drawing: Drawing, formats: Sequence[str], arguments: argparse.Namespace, made: Plan
-) -> list[str]:
-    """Write every video in every format, and the grid and the comparison when asked for."""
+def _write(out: Path, drawing: Drawing, formats: Sequence[str], arguments: argparse.Namespace, made: Plan) -> list[str]:
+    """Every video in every format, the grid and the comparison when asked for; the names of the files."""
     video = drawing.video
-    scale = arguments.scale or max(1, 128 // video.shape[-1])
-    files = []
-
-    def write(name: str, clip: Tensor, kinds: Sequence[str]) -> None:
-        for kind in kinds:
-            file = out / f"{name}.{kind}"
-            writers[kind](file, clip)
-            files.append(file.name)
-
-    writers = {
-        "gif": lambda f, v: write_gif(f, v, arguments.fps, scale),
-        "mp4": lambda f, v: write_mp4(f, v, arguments.fps, scale),
-        "png": lambda f, v: write_png_strip(f, v, scale),
-        "npy": write_npy,
-    }
-    for i, clip in enumerate(video):
-        write(f"sample_{i:04d}", clip, formats)
+    files = SampleFiles(out, arguments.fps, arguments.scale or max(1, 128 // video.shape[-1]))
+    files.each(video, formats)
     if arguments.grid:
-        write("grid", tile(video), [f for f in formats if f != "png"] or ["gif"])
-        write_png_strip(out / "grid.png", video, max(1, scale // 2))
-        files.append("grid.png")
+        files.grid(video, formats)
     if arguments.compare:
-        above, below = compared(made, drawing, min(len(video), 8))
-        write("compare", tile(torch.cat([above, below]), columns=len(above)), ["gif"])
-        write_png_strip(out / "compare.png", torch.cat([above[:3], below[:3]]), max(1, scale // 2))
-        files.append("compare.png")
-    return files
-
-
-def compared(made: Plan, drawing: Drawing, num: int) -> tuple[Tensor, Tensor]:
-    """Given or held-out clips and the videos drawn, equally long, the known outlined: uint8 (num,C,T,H,W) each."""
-    known = made.task.pixels
-    if known is None:
-        above = real_clips(made, num)
-    else:
-        above = torch.stack([entry["video"] for entry in drawing.conditions[:num]])
-    below = drawing.video[:num].clone()
-    frames = max(above.shape[2], below.shape[2])
-    above, below = (F.pad(v, (0, 0, 0, 0, 0, frames - v.shape[2])) for v in (above, below))
-    if known is not None and not known.all():
-        marked = F.pad(outline(known), (0, 0, 0, 0, 0, frames - len(known)))
-        above, below = above.masked_fill(marked, 255), below.masked_fill(marked, 255)
-    return above, below
-
-
-def outline(known: Tensor) -> Tensor:
-    """The edge of a region (T,H,W) bool, one pixel wide, frame by frame."""
-    unknown = F.pad((~known).float(), (1, 1, 1, 1), value=1.0)
-    return known & (F.max_pool2d(unknown[:, None], 3, 1)[:, 0] > 0)
-
-
-def real_clips(made: Plan, num: int) -> Tensor:
-    """The first clips of the held-out split that have the shape drawn, uint8 (N,C,T,H,W)."""
-    clips = held_out_clips(made, range(num), frozenset({"video"}))
-    return torch.stack([torch.as_tensor(clip["video"]) for clip in clips])
+        files.comparison(*compared(made, drawing, min(len(video), 8)))
+    return files.names
 
 
 def _plan(folder: Path, arguments: argparse.Namespace) -> tuple[Plan, int]:
@@ -287,33 +233,6 @@ def _out(arguments: argparse.Namespace, folder: Path, checkpoint: Path, made: Pl
     stem = f"{checkpoint.name}_{sampler}{made.sampler.steps}" + (f"_{task}" if task != "generate" else "")
     stem += "" if arguments.shape is None else f"_{arguments.shape.lower()}"
     return Path(arguments.out or folder / "samples" / stem)
-
-
-OURS = re.compile(r"(sample_\d{4,}|grid|compare)\.(gif|mp4|png|npy)|samples\.json")
-"""The names of the files written here."""
-
-
-@contextmanager
-def writing_in(out: Path, overwrite: bool) -> Iterator[list[Path]]:
-    """Hold a folder that can be written. Raises Refused, before anything is drawn, where there are samples already.
-
-    With `overwrite` these are given, to be deleted when there are others: all of them, because these may be fewer.
-    """
-    if out.exists() and not out.is_dir():
-        raise Refused(f"{out} is not a folder; choose another with --out.")
-    old = [file for file in out.iterdir() if OURS.fullmatch(file.name)] if out.is_dir() else []
-    if old and not overwrite:
-        what = "samples" if out / "samples.json" in old else f"{old[0].name}, perhaps of a call that was interrupted,"
-        raise Refused(f"{out} holds {what} already; add --overwrite, or choose another folder with --out.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = take_lock(out)
-    except OSError as error:
-        raise Refused(f"{out} cannot be written: {error.strerror}; choose another with --out.") from None
-    try:
-        yield sorted(old, key=lambda file: file.suffix != ".json")  # without a record there are no samples
-    finally:
-        lock.close()
 
 
 def _formats(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from vidiff.config.merging import Layers
 from vidiff.config.schema import PLAIN, SECTIONS, SLOTS, TOP_LEVEL
-from vidiff.registry import BACKBONES, KINDS, Component, Setting, UnknownName, did_you_mean, nearest
+from vidiff.registry import BACKBONES, KINDS, Component, Setting, UnknownName, did_you_mean, nearest, one
 from vidiff.types import Range, Saved
 
 LARGEST = {float: 3.4e38, int: 2**63}
@@ -49,7 +49,7 @@ class Checker:
         for key, slot in SLOTS.items():
             if key not in tree and slot.default is None:
                 known = ", ".join(KINDS[slot.kind].names())
-                self.problem("", f"'{key}' is missing: name a {slot.kind}. Known: {known}.")
+                self.problem("", f"'{key}' is missing: name {one(slot.kind)}. Known: {known}.")
             else:
                 done[key] = self.component(key, slot.kind, tree.get(key, slot.default), slot.default)
         for key in OF_A_BACKBONE:
@@ -79,12 +79,12 @@ class Checker:
         if isinstance(node, str):
             node = {"name": node}
         if not isinstance(node, Mapping):
-            self.problem(key, f"{key} is {_show(node)}: write the name of a {kind}, or a mapping with 'name'.")
+            self.problem(key, f"{key} is {_show(node)}: write the name of {one(kind)}, or a mapping with 'name'.")
             return {}
         name = node.get("name", default)
         if not isinstance(name, str):
             what = "missing" if name is None else _show(name)
-            self.problem(key, f"{key}.name is {what}: name a {kind}. Known: {', '.join(KINDS[kind].names())}.")
+            self.problem(key, f"{key}.name is {what}: name {one(kind)}. Known: {', '.join(KINDS[kind].names())}.")
             return {}
         try:
             component = KINDS[kind][name]
