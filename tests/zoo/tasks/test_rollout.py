@@ -39,6 +39,7 @@ def test_a_roll_out_by_replacement_forgets_more_than_it_should():
     for by in ("conditioning", "replacement"):
         task = build("task", {**node, "by": by}, canvas=canvas(6))
         off[by] = (moments(task(sampling(Columns(4), steps=64)))[1] - truth).abs().max().item()
+    print("a roll-out's covariance is off by", {by: f"{worst:.2g}" for by, worst in off.items()})
     assert off["conditioning"] < 0.02 < 0.1 < off["replacement"]
 
 
