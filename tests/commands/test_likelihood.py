@@ -56,6 +56,32 @@ def test_wrong_flags_are_refused_before_anything_is_measured(trained, tmp_path, 
         assert code == 2 and told in capsys.readouterr().err
 
 
+def test_where_the_ode_ends_is_told(tmp_path, capsys):
+    """A network that answers x0 = 0 has dx/dt = x / t on the linear path: from t = s on x grows by 1/s."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    argv = [
+        str(tmp_path / "tiny.yaml"),
+        "objective.prediction=x0",
+        "optimizer.lr=1e-20",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert train.main([*argv, "--device", "cpu", "--quiet"]) == 0
+    ends = []
+    for start in ("0.25", "0.5"):
+        argv = [str(tmp_path / "run"), "--num", "2", "--device", "cpu", "--start", start, "--overwrite"]
+        assert likelihood.main(argv) == 0
+        record = json.loads(next((tmp_path / "run/eval").glob("likelihood_*.json")).read_text())
+        assert record["start"] == float(start) and f"from t = {start}" in record["protocol"]
+        ends.append(record["end"])
+    assert ends[0] == pytest.approx(2 * ends[1], rel=1e-3)
+    capsys.readouterr()
+    assert likelihood.main([*argv, "--start", "0.01"]) == 0
+    assert "no likelihood to compare: the ODE ends at" in capsys.readouterr().out
+    assert likelihood.main([*argv, "--start", "1"]) == 2
+    assert "--start is 1: it must be at least 1e-05 and less than 1" in capsys.readouterr().err
+
+
 def test_noise_that_is_not_independent_is_refused(trained, tmp_path, capsys):
     """N(0, sigma^2 1) is not what its ODE ends in: the number would be off by the noise's own log-determinant."""
     run = tmp_path / "run"

@@ -17,7 +17,7 @@ from vidiff.cli import add_run_flags, execute, parser
 from vidiff.config import load
 from vidiff.diffuser import Diffuser
 from vidiff.diffusion.estimate import Estimate
-from vidiff.diffusion.likelihood import FIRST, log_likelihood
+from vidiff.diffusion.likelihood import FIRST, carried, log_normal
 from vidiff.engine.data import collate, to_device
 from vidiff.engine.parallel import pick_device
 from vidiff.engine.runs import find_checkpoint, load_weights, read_run
@@ -26,6 +26,9 @@ from vidiff.engine.weights import GRAMMAR, parse_weights
 from vidiff.errors import Refused
 from vidiff.precision import widen_convolutions
 from vidiff.random import Random
+
+NEAR = 0.8
+"""Where the ODE of a good model ends, x_T has the deviation of the prior to about this factor."""
 
 PROTOCOL = (
     "held-out clips 0 to {last}, each with its own conditions and without guidance; {values}; probability-flow ODE "
@@ -48,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--probes", type=int, default=1, metavar="K", help="probes of the divergence per clip (1)")
     made.add_argument("--exact", action="store_true", help="the divergence itself: a backward pass per latent element")
     made.add_argument("--rtol", type=float, default=1e-4, metavar="R", help="tolerance of the solver (1e-4)")
+    made.add_argument("--start", type=float, metavar="T", help="the time that clips are taken to be at (1e-5, or where "
+                      "the objective begins)")  # fmt: skip
     made.add_argument("--weights", default="ema", metavar="W", help=f"{GRAMMAR} (ema)")
     made.add_argument("--overwrite", action="store_true", help="replace the file of an earlier call")
     return execute(made, run, argv)
@@ -83,6 +88,9 @@ def run(arguments: argparse.Namespace) -> None:
         for key, value in record["bits"].items():
             print(f"{value['mean']:.4f} bits per {key} (standard error {value['error']:.4f}, {arguments.num} clips)")
         print(f"  {record['protocol']}\n  {file}")
+        if not NEAR <= record["end"] <= 1 / NEAR:
+            print(f"  no likelihood to compare: the ODE ends at {record['end']:.3g} times the deviation of its "
+                  f"prior. At t = {record['start']:g} the model errs by more than the noise: begin later (--start).")  # fmt: skip
 
 
 def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace, weights: str) -> dict[str, Any]:
@@ -90,8 +98,12 @@ def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace, weigh
     objective, device, seed = diffuser.objective, diffuser.device, arguments.seed or 0
     low, high = objective.interval
     low = max(low, FIRST)
+    if arguments.start is not None:
+        if not low <= arguments.start < high:
+            raise Refused(f"--start is {arguments.start:g}: it must be at least {low:g} and less than {high:g}.")
+        low = arguments.start
     diffuser.requires_grad_(False)
-    in_latents, in_pixels = [], []
+    in_latents, in_pixels, ends = [], [], []
     for start in range(0, arguments.num, arguments.batch_size):
         rows = range(start, min(start + arguments.batch_size, arguments.num))
         batch = to_device(collate(held_out_clips(made, rows, diffuser.reads | {"video"})), device)
@@ -107,11 +119,12 @@ def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace, weigh
             return objective.estimate(diffuser.backbone, x, t, cond)
 
         probes = None if arguments.exact else Random(seed, "probes", rows=rows, device=device)
-        nats = log_likelihood(
+        x, gathered, variance = carried(
             estimate, z, objective.path, probes, probes=arguments.probes, first=low, last=high,
             rtol=arguments.rtol, atol=arguments.rtol,
         )  # fmt: skip
-        bits = -nats.double() / math.log(2) / z[0].numel()
+        ends.append((x**2 / variance).mean(1))
+        bits = -(log_normal(x, variance) + gathered).double() / math.log(2) / z[0].numel()
         in_latents.append(bits)
         scale = scale_of(diffuser.encode, video)
         if scale is not None and whole:
@@ -125,6 +138,8 @@ def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace, weigh
             last=arguments.num - 1, low=low, high=high, rtol=arguments.rtol, divergence=divergence,
             weights=weights, values=dequantized if whole else "numbers of the clips as they are",
         ),
+        "start": low,
+        "end": torch.cat(ends).mean().sqrt().item(),
         "seed": seed,
     }  # fmt: skip
 

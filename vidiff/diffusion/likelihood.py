@@ -42,11 +42,39 @@ def log_likelihood(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> Tensor:
-    """x0 (B,...) -> log p(x0) (B,), in nats; one density for all elements of a sample.
+    """x0 (B,...) -> log p(x0) (B,), in nats; one density for all elements of a sample; settings as `carried`.
+
+    x_T is taken to be N(0, alpha^2 + sigma^2), exact where alpha is 0.
+    """
+    x, gathered, variance = carried(
+        estimate, x0, path, random, probes=probes, first=first, last=last, solver=solver, rtol=rtol, atol=atol
+    )
+    return log_normal(x, variance) + gathered
+
+
+def log_normal(x: Tensor, variance: Tensor) -> Tensor:
+    """log N(x; 0, variance) of each sample of x (B,...), in nats (B,)."""
+    x = x.flatten(1)
+    return -(x**2 / variance).sum(1) / 2 - x.shape[1] / 2 * torch.log(2 * math.pi * variance)
+
+
+def carried(
+    estimate: EstimateFn,
+    x0: Tensor,
+    path: Path,
+    random: Random | None = None,
+    *,
+    probes: int = 1,
+    first: float | None = None,
+    last: float = 1.0,
+    solver: Solver | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Along the ODE from x0 (B,...): x_T (B,D), the divergence gathered (B,), and the variance () x_T should have.
 
     `random` draws the probes; None computes the divergence exactly, one backward pass per element. `first` and `last`
-    are the ends in time: `first` None is 0, or FIRST where the slope is infinite at 0. x_T is taken to be
-    N(0, alpha^2 + sigma^2), exact where alpha is 0.
+    are the ends in time: `first` None is 0, or FIRST where the slope is infinite at 0.
     """
     signs = [] if random is None else [2.0 * (random.uniform(x0.shape) < 0.5).to(x0) - 1 for _ in range(probes)]
     ends = times_on(x0.device, torch.tensor([0.0 if first is None else first, last], dtype=torch.float64))
@@ -64,8 +92,7 @@ def log_likelihood(
     solver = solver or partial(dopri5, rtol=rtol, atol=atol, limit=100_000)
     state = solver(slope, state, ends[0], ends[1])
     x, gathered = state[:, :-1], state[:, -1]
-    variance = path.norm(ends[1]) ** 2
-    return -(x**2 / variance).sum(1) / 2 - x.shape[1] / 2 * torch.log(2 * math.pi * variance) + gathered
+    return x, gathered, path.norm(ends[1]) ** 2
 
 
 def trace(v: Tensor, x: Tensor) -> Tensor:
