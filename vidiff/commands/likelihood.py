@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"  {record['protocol']}\n  {file}")
         if not NEAR <= record["end"] <= 1 / NEAR:
             print(f"  no likelihood to compare: the ODE ends at {record['end']:.3g} times the deviation of its "
-                  f"prior. At t = {record['start']:g} the model errs by more than the noise: begin later (--start).")  # fmt: skip
+                  f"prior. At t = {record['start']:g} the model errs by more than the noise: --start later.")  # fmt: skip
 
 
 def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace, weights: str) -> dict[str, Any]:
