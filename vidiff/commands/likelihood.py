@@ -89,8 +89,10 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{value['mean']:.4f} bits per {key} (standard error {value['error']:.4f}, {arguments.num} clips)")
         print(f"  {record['protocol']}\n  {file}")
         if not NEAR <= record["end"] <= 1 / NEAR:
-            print(f"  no likelihood to compare: the ODE ends at {record['end']:.3g} times the deviation of its "
-                  f"prior. At t = {record['start']:g} the model errs by more than the noise: --start later.")  # fmt: skip
+            print(
+                f"  no likelihood to compare: the ODE ends at {record['end']:.3g} times the deviation of its prior. "
+                f"At t = {record['start']:g} the model errs by more than the noise; begin later with --start."
+            )
 
 
 def measure(diffuser: Diffuser, made: Plan, arguments: argparse.Namespace, weights: str) -> dict[str, Any]:
