@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,25 +31,13 @@ FIRST = 1e-5
 
 
 def log_likelihood(
-    estimate: EstimateFn,
-    x0: Tensor,
-    path: Path,
-    random: Random | None = None,
-    *,
-    probes: int = 1,
-    first: float | None = None,
-    last: float = 1.0,
-    solver: Solver | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    estimate: EstimateFn, x0: Tensor, path: Path, random: Random | None = None, **settings: Any
 ) -> Tensor:
-    """x0 (B,...) -> log p(x0) (B,), in nats; one density for all elements of a sample; settings as `carried`.
+    """x0 (B,...) -> log p(x0) (B,), in nats; one density for all elements of a sample; settings are those of `carried`.
 
     x_T is taken to be N(0, alpha^2 + sigma^2), exact where alpha is 0.
     """
-    x, gathered, variance = carried(
-        estimate, x0, path, random, probes=probes, first=first, last=last, solver=solver, rtol=rtol, atol=atol
-    )
+    x, gathered, variance = carried(estimate, x0, path, random, **settings)
     return log_normal(x, variance) + gathered
 
 
