@@ -82,7 +82,8 @@ class Checkpoints:
 
         Raises Refused, listing them, when there are checkpoints and all are damaged.
         """
-        damaged = [f"{path} is gone"] if (path := self._written_last()) is not None and not path.is_dir() else []
+        last = self._written_last()
+        damaged = [f"{last} is gone"] if last is not None and not last.is_dir() else []
         for step in reversed(self.steps()):
             path = self.path(step)
             problem = problem_of(path)
@@ -98,7 +99,8 @@ class Checkpoints:
         for later in [s for s in self.steps() if s > step]:
             if (self.path(later) / "manifest.json").is_file():
                 shutil.rmtree(self.path(later), ignore_errors=True)
-        if (path := self._written_last()) is not None and path.name > self.path(step).name:
+        last = self._written_last()
+        if last is not None and last.name > self.path(step).name:
             (self.folder / "last").unlink()
 
     def _written_last(self) -> Path | None:
