@@ -111,7 +111,7 @@ def float32_follows_on(component: Component, name: str) -> None:
     require(single.dtype == torch.float32, f"from float32 it gives {single.dtype}.")
     near = 2e-4 if sampler.evaluations else 5e-3  # adaptive steps differ in float32, each as good as rtol promises
     near = max(near, 1e-6 * amplification(path, high))
-    off = apart(single.double(), double, near * path.norm(ONE).item(), near)
+    off = apart(single.double(), double, near * path.norm(ONE).item())
     require(off <= 0, f"they are {off:.3g} further apart than rounding on path {name}.")
 
 
